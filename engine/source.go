@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+	"io"
+
+	"backy/hints"
+	"backy/store"
+)
+
+// Source is what a backup reads: an RBD image, a file, a device, a pipe.
+//
+// A backup calls Begin once. If Begin fails, the source has undone what it did.
+// If it succeeds, End is called exactly once, whatever happens in between.
+type Source interface {
+	// Begin fixes the state to be backed up (an RBD source makes its snapshot
+	// here), chooses the base among run.Levels and says what may differ from it.
+	Begin(ctx context.Context, run Run) (*State, error)
+
+	// Recheck is called after the last read and before the level is committed.
+	// It fails where what was read can no longer be vouched for: a snapshot
+	// that is gone, a file that changed its size, a producer that failed.
+	Recheck(ctx context.Context) error
+
+	// End lets go of the state. With committed, the level stands: an RBD source
+	// now removes the snapshots that are over; else it removes its own. ctx
+	// may be one made anew for cleaning up after a cancelled run.
+	End(ctx context.Context, committed bool) error
+}
+
+// Run tells a source which run it serves and what the repository knows.
+type Run struct {
+	Repository store.RepositoryID
+	Name       store.Name
+	ID         store.RunID
+
+	// Levels are the levels of this name that can serve as a base, newest
+	// first.
+	Levels []store.Level
+
+	// Distrust is a level number: no level up to it may serve as the base of a
+	// diff, since a deep scrub found the source to differ. Comparing with
+	// such a level by checksum stays right. 0 where all are trusted.
+	Distrust store.LevelNumber
+
+	// Over reports whether this repository knows a run of this name to be over
+	// (committed, removed, or fenced), so that its snapshot is ours to remove.
+	Over func(store.RunID) bool
+
+	// Unfinished tells that the newest run of this name did not commit.
+	Unfinished bool
+
+	// Warn takes a sentence for the user. It is never nil.
+	Warn func(format string, args ...any)
+}
+
+// Outside says what is known of the bytes that no extent of a State names.
+type Outside int
+
+const (
+	// Unknown: nothing is known; everything must be named by the extents.
+	Unknown Outside = iota
+	// Unchanged: they are as they were in the base.
+	Unchanged
+	// Hole: they read as zeros.
+	Hole
+)
+
+// View is one unchanging state of an image, opened for reading.
+type View struct {
+	// Reader reads at any offset, from many goroutines at a time. A read inside
+	// [0, Size) fills the buffer or fails.
+	Reader io.ReaderAt
+
+	// Size is the image's length in bytes.
+	Size int64
+
+	// Extents are what is to be looked at; nil stands for the whole image.
+	// In a View for a deep scrub, what they leave out reads as zeros.
+	Extents hints.Seq
+}
+
+// State is a View with its relation to the levels that the repository has.
+type State struct {
+	View
+
+	// Stream, where it is not nil, is read once from front to back instead of
+	// Reader; Size is then -1 and Extents nil. An input that did not end as it
+	// should gives an error, never io.EOF.
+	Stream io.Reader
+
+	// Origin is recorded in the level, with its Time.
+	Origin store.Origin
+
+	// Base is the level of run.Levels that is compared against: its map is
+	// shared where nothing changed. nil makes a full level.
+	Base *store.Level
+
+	// Outside says what is known of the bytes that Extents leave out.
+	Outside Outside
+
+	// Doubt are extents outside Extents that are read and compared with what
+	// Outside claims; a difference makes the run compare everything. Beyond
+	// them the engine draws a sample of its own.
+	Doubt hints.Seq
+
+	// Sample is the least share of what lies outside Extents that is drawn,
+	// 0 to 1, and SampleMin the least number of chunks, both on top of
+	// the engine's own rule.
+	Sample    float64
+	SampleMin int
+
+	// Expected is about how many bytes Extents name, for progress; 0: unknown.
+	Expected int64
+}
