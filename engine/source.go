@@ -22,11 +22,25 @@ type Source interface {
 	// that is gone, a file that changed its size, a producer that failed.
 	Recheck(ctx context.Context) error
 
-	// End lets go of the state. With committed, the level stands: an RBD source
-	// now removes the snapshots that are over; else it removes its own. ctx
-	// may be one made anew for cleaning up after a cancelled run.
-	End(ctx context.Context, committed bool) error
+	// End lets go of the state. When the level was Committed, an RBD source
+	// now removes the snapshots that are over; when the run Failed, its own;
+	// while it is Undecided, none. ctx may be one made anew for cleaning up
+	// after a cancelled run.
+	End(ctx context.Context, outcome Outcome) error
 }
+
+// Outcome is how a run ended.
+type Outcome int
+
+const (
+	// Failed: there is no level and there will be none.
+	Failed Outcome = iota
+	// Committed: the level stands.
+	Committed
+	// Undecided: the repository did not tell whether the level stands; a later
+	// run settles it.
+	Undecided
+)
 
 // Run tells a source which run it serves and what the repository knows.
 type Run struct {
