@@ -1,0 +1,395 @@
+#!/usr/bin/env bash
+# A Ceph cluster on one machine, from Debian's packages, in a folder of its own:
+# see usage below. For tests and for trying things out: it keeps one copy of
+# everything, so it is no place for data.
+set -euo pipefail
+unset CEPH_ARGS CEPH_CONF CEPH_KEYRING
+
+usage() {
+	cat <<'END'
+usage: cluster.sh up DIR [OPTION]...     make a cluster in DIR, or start the one that is there
+       cluster.sh down DIR [--rm]        stop it; with --rm remove its files too
+       cluster.sh env DIR                print the shell exports that a client needs
+       cluster.sh status DIR             print how it is; exit 0 only if all its daemons run
+       cluster.sh pool DIR NAME [PGS]    make a pool for RBD images (of 4 placement groups)
+       cluster.sh key DIR NAME [CAPS]... make client.NAME (default: mon 'profile rbd' osd 'profile
+                                         rbd') and print its keyring's path; --id NAME finds it
+       cluster.sh start|stop|kill|pause|resume DIR DAEMON
+                                         one daemon: mon.a, mgr.x, osd.0, osd.1 …; a stopped OSD
+                                         keeps its data, a killed one keeps it on bluestore only
+
+options of up, with the environment variables that stand for them:
+  --store memstore|bluestore   CLUSTER_STORE: in memory, gone when it goes down (default), or in
+                               a sparse file, there again at the next up
+  --size SIZE                  CLUSTER_SIZE: of each OSD, such as 512M or 6G (default 4G)
+  --osds N                     CLUSTER_OSDS: how many OSDs (default 1)
+  --port PORT                  CLUSTER_PORT: of the monitor on 127.0.0.1 (default: a free one)
+  --pools 'NAME...'            CLUSTER_POOLS: pools to make (default: rbd)
+
+Several clusters can run at a time, each in its own DIR. All daemons run as the user who calls.
+END
+}
+
+readonly MARK='# A cluster of docker/cluster.sh.'
+readonly START_TIMEOUT=60 # seconds that a daemon or a command may take
+readonly STOP_TIMEOUT=30  # seconds that a daemon may take to end before it is killed
+
+note() { printf 'cluster.sh: %s\n' "$*" >&2; }
+
+die() {
+	note "$*"
+	exit 1
+}
+
+# --- daemons -----------------------------------------------------------------
+
+# pids [NAME] prints the process ids of this cluster's daemons, or of one. They
+# are known by their command line, which names this cluster's ceph.conf, and by
+# the root folder they see: a pid file may be stale or missing, and the same
+# path in a container or chroot is another cluster.
+pids() {
+	local proc line
+	for proc in /proc/[0-9]*; do
+		line=$({ tr '\0' ' ' <"$proc/cmdline"; } 2>/dev/null) || continue
+		case $line in
+		"ceph-"???" --name ${1:-}"*" --conf $CONF "*)
+			if [[ $proc/root/. -ef /. ]]; then echo "${proc#/proc/}"; fi
+			;;
+		esac
+	done
+}
+
+# end SIGNAL [NAME] ends all daemons or one: asks with SIGNAL, waits, then kills.
+# A paused one is woken up to hear it.
+end() {
+	local signal=$1 deadline=$((SECONDS + STOP_TIMEOUT)) list
+	while list=$(pids "${2:-}") && [[ $list ]]; do
+		if ((SECONDS > deadline + 10)); then die "processes that do not end even when killed: ${list//$'\n'/ }"; fi
+		if ((SECONDS > deadline)); then signal=KILL; fi
+		# shellcheck disable=SC2086 # one word per process
+		if [[ $signal ]]; then
+			kill -s "$signal" $list 2>/dev/null || true
+			kill -s CONT $list 2>/dev/null || true
+			signal=
+		fi
+		sleep 0.05
+	done
+}
+
+# start NAME [ARGUMENT]... runs a daemon, which goes to the background once it works.
+# It keeps none of our files open: who reads our output waits for their end.
+start() {
+	local name=$1
+	if [[ $(pids "$name") ]]; then return; fi
+	timeout --kill-after=5 "$START_TIMEOUT" "ceph-${name%%.*}" --name "$name" --conf "$CONF" "${@:2}" \
+		</dev/null >>"$DIR/log/$name.out" 2>&1 9<&- && return
+	note "$name did not come up; the end of its log:"
+	tail -n 25 -- "$DIR/log/$name.out" "$DIR/log/$name.log" >&2 || true
+	return 1
+}
+
+# client COMMAND... runs ceph or rbd as client.admin; a cluster that hangs does not hang us.
+client() { timeout --kill-after=5 "$START_TIMEOUT" "$1" --conf "$CONF" "${@:2}" 9<&-; }
+
+# names prints the cluster's daemons.
+names() {
+	local path
+	for path in "$DIR"/{mon,mgr,osd}.*; do
+		if [[ -d $path ]]; then basename "$path"; fi
+	done
+}
+
+# keeps_data tells whether the OSDs' stores outlive them.
+keeps_data() { grep -qs '^osd objectstore = bluestore' "$CONF"; }
+
+all_run() {
+	local name some=
+	for name in $(names); do
+		if [[ ! $(pids "$name") ]]; then return 1; fi
+		some=1
+	done
+	[[ $some ]]
+}
+
+# --- a new cluster -----------------------------------------------------------
+
+uuid() { cat /proc/sys/kernel/random/uuid; }
+
+# free_port picks a port that nobody listens at, below the range that the kernel
+# gives to outgoing connections.
+free_port() {
+	local port
+	while port=$((20000 + RANDOM % 10000)); (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+	echo "$port"
+}
+
+# write_conf PORT FSID writes a ceph.conf for daemons and clients alike.
+write_conf() {
+	local daemon="log file = $DIR/log/\$name.log
+pid file = $DIR/run/\$name.pid"
+	cat >"$CONF" <<END
+$MARK
+[global]
+fsid = $2
+mon host = [v2:127.0.0.1:$1/0]
+public addr = 127.0.0.1
+ms bind ipv6 = false
+auth cluster required = cephx
+auth service required = cephx
+auth client required = cephx
+keyring = $DIR/\$name.keyring
+run dir = $DIR/run
+crash dir = $DIR/log
+# One copy, on one host, in few placement groups that stay as many as they are.
+osd pool default size = 1
+osd pool default pg num = 4
+osd pool default pg autoscale mode = off
+osd crush chooseleaf type = 0
+mon max pg per osd = 100000
+mon allow pool size one = true
+mon allow pool delete = true
+
+[mon]
+$daemon
+mon data = $DIR/\$name
+# Decide at once, do not gather requests for a second: pools and snapshots wait for it.
+paxos propose interval = 0.01
+paxos min wait = 0.01
+mon memory autotune = false
+mon data avail warn = 1
+mon data avail crit = 0
+mon warn on pool no redundancy = false
+auth allow insecure global id reclaim = false
+
+[mgr]
+$daemon
+mgr data = $DIR/\$name
+# Its Python modules are not needed and take longer to load than all else.
+mgr module path = $DIR/mgr.x
+mgr initial modules =
+
+[osd]
+$daemon
+osd data = $DIR/\$name
+osd objectstore = $STORE
+# Asked to end it writes down what it has, memstore too.
+osd fast shutdown = false
+osd crush initial weight = 1
+osd max object name len = 256
+osd max object namespace len = 64
+memstore device bytes = $SIZE
+bluestore block size = $SIZE
+bluestore cache autotune = false
+bluestore cache size = 134217728
+END
+}
+
+# make_cluster writes the files of a cluster: configuration, keys, the monitor's
+# and the OSDs' stores.
+make_cluster() {
+	local fsid i
+	fsid=$(uuid)
+	mkdir -p "$DIR/log" "$DIR/run" "$DIR/mon.a" "$DIR/mgr.x"
+	write_conf "${PORT:-$(free_port)}" "$fsid"
+	new_key mon.a mon. --cap mon 'allow *'
+	new_key mgr.x mgr.x --cap mon 'allow profile mgr' --cap osd 'allow *' --cap mds 'allow *'
+	new_key client.admin client.admin --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *' --cap mds 'allow *'
+	for ((i = 0; i < OSDS; i++)); do
+		mkdir "$DIR/osd.$i"
+		new_key "osd.$i" "osd.$i" --cap mon 'allow profile osd' --cap mgr 'allow profile osd' --cap osd 'allow *'
+	done
+	cat "$DIR"/*.keyring >"$DIR/run/keyring"
+	monmaptool --create --clobber --fsid "$fsid" \
+		--addv a "$(sed -n 's/^mon host = //p' "$CONF")" "$DIR/run/monmap" >/dev/null
+	start mon.a --mkfs --monmap "$DIR/run/monmap" --keyring "$DIR/run/keyring"
+	for ((i = 0; i < OSDS; i++)); do
+		start "osd.$i" --mkfs --no-mon-config --monmap "$DIR/run/monmap" --osd-uuid "$(uuid)"
+	done
+	rm "$DIR/run/keyring" "$DIR/run/monmap"
+}
+
+# new_key NAME ENTITY CAPS... makes a keyring where ceph.conf says.
+new_key() { ceph-authtool -C "$DIR/$1.keyring" -n "$2" --gen-key "${@:3}" >/dev/null; }
+
+# remove_cluster removes what make_cluster and the daemons wrote, and nothing else.
+remove_cluster() {
+	rm -rf "$DIR"/{mon,mgr,osd}.* "$DIR"/client.*.keyring "$DIR/log" "$DIR/run" "$DIR/made" "$CONF"
+}
+
+# start_cluster starts all daemons and waits until the OSDs are up.
+start_cluster() {
+	local name osds=0 up deadline=$((SECONDS + START_TIMEOUT))
+	start mon.a
+	for name in $(names); do
+		if [[ $name == osd.* ]]; then
+			# It returns the same id when it is asked again.
+			client ceph osd new "$(cat "$DIR/$name/fsid")" "${name#osd.}" >/dev/null
+			osds=$((osds + 1))
+		fi
+		start "$name"
+	done
+	while up=$(client ceph osd stat --format json | sed 's/.*"num_up_osds":\([0-9]*\).*/\1/') && ((up < osds)); do
+		if ((SECONDS > deadline)); then
+			note "only $up of $osds OSDs are up after $START_TIMEOUT seconds; the end of the logs:"
+			tail -n 25 "$DIR"/log/osd.*.log >&2
+			exit 1
+		fi
+		sleep 0.1
+	done
+}
+
+# --- verbs -------------------------------------------------------------------
+
+up() {
+	STORE=${CLUSTER_STORE:-memstore} SIZE=${CLUSTER_SIZE:-4G} OSDS=${CLUSTER_OSDS:-1}
+	PORT=${CLUSTER_PORT:-} POOLS=${CLUSTER_POOLS-rbd}
+	while (($#)); do
+		if (($# < 2)); then wrong "up: $1 wants a value, or is no option"; fi
+		case $1 in
+		--store) STORE=$2 ;;
+		--size) SIZE=$2 ;;
+		--osds) OSDS=$2 ;;
+		--port) PORT=$2 ;;
+		--pools) POOLS=$2 ;;
+		*) wrong "up: no option $1" ;;
+		esac
+		shift 2
+	done
+	[[ $STORE == memstore || $STORE == bluestore ]] || wrong "store $STORE: want memstore or bluestore"
+	[[ $SIZE =~ ^[1-9][0-9]*[MGT]?$ ]] || wrong "size $SIZE: want a number and M, G or T"
+	[[ $OSDS =~ ^[1-9][0-9]*$ ]] || wrong "osds $OSDS: want a number, 1 or more"
+	[[ $PORT =~ ^[0-9]*$ ]] || wrong "port $PORT: want a number"
+	SIZE=$(numfmt --from=iec "$SIZE")
+	# Its own sockets have 108 bytes for their path.
+	((${#DIR} <= 80)) || die "$DIR: the path is too long for a socket in it; want 80 characters at most"
+
+	if all_run; then
+		note "$DIR is up already"
+		return
+	fi
+	if [[ ! -e $CONF && $(ls -A "$DIR") ]]; then
+		die "$DIR has other things in it; want a new or an empty folder"
+	fi
+	# A low limit on open files breaks a daemon late, in the middle of a test.
+	ulimit -Sn "$(ulimit -Hn)"
+	ulimit -c 0
+	trap failed EXIT
+	trap 'exit 130' INT TERM
+	end KILL
+	if [[ ! -e $DIR/made ]] || ! keeps_data; then
+		remove_cluster
+		make_cluster
+	fi
+	start_cluster
+	if [[ ! -e $DIR/made ]]; then
+		local name
+		for name in $POOLS; do pool "$name"; done
+		client ceph health mute MGR_MODULE_ERROR --sticky 2>/dev/null
+		touch "$DIR/made"
+	fi
+	trap - EXIT
+	note "$DIR is up: eval \"\$($0 env $DIR)\""
+}
+
+# failed takes down what up could not finish; the logs stay.
+failed() {
+	local code=$?
+	trap - EXIT
+	note "$DIR did not come up; its logs are in $DIR/log"
+	end KILL
+	exit "$code"
+}
+
+down() {
+	[[ $# == 0 || $* == --rm ]] || wrong "down: $*: want --rm or nothing"
+	if keeps_data; then end TERM; else end KILL; fi
+	rm -rf "$DIR/run"
+	if (($#)) && [[ -d $DIR ]]; then
+		remove_cluster
+		rmdir "$DIR" 2>/dev/null || note "$DIR has other things in it; they stay"
+	fi
+}
+
+env() { printf 'export CEPH_CONF=%s\nunset CEPH_ARGS CEPH_KEYRING\n' "$CONF"; }
+
+status() {
+	all_run || die "not all daemons of $DIR run"
+	client ceph status
+}
+
+pool() {
+	client ceph osd pool create "$1" "${2:-4}" 2>&1 | grep -v created >&2 || true
+	client rbd pool init "$1"
+}
+
+key() {
+	local keyring=$DIR/client.$1.keyring
+	if (($# == 1)); then set -- "$1" mon 'profile rbd' osd 'profile rbd'; fi
+	(umask 077 && client ceph auth get-or-create "client.$1" "${@:2}" >"$keyring")
+	echo "$keyring"
+}
+
+# one VERB DAEMON
+one() {
+	local all
+	all=$(names)
+	grep -Fqx -- "$2" <<<"$all" || wrong "$1: no daemon $2; there are ${all//$'\n'/ }"
+	case $1 in
+	start) start "$2" ;;
+	stop) end TERM "$2" ;;
+	kill) end KILL "$2" ;;
+	pause) signal STOP "$2" ;;
+	resume) signal CONT "$2" ;;
+	esac
+}
+
+signal() {
+	local list
+	list=$(pids "$2")
+	[[ $list ]] || die "$2 does not run"
+	kill -s "$1" "$list"
+}
+
+wrong() {
+	note "$*; see: $0 help"
+	exit 2
+}
+
+main() {
+	case ${1:-} in
+	up | down | env | status | pool | key | start | stop | kill | pause | resume) ;;
+	help | -h | --help)
+		usage
+		return
+		;;
+	*) wrong "no verb ${1:-given}" ;;
+	esac
+	local verb=$1
+	[[ ${2:-} && $2 != -* ]] || wrong "$verb: wants a folder"
+	DIR=$(realpath -m -- "$2")
+	CONF=$DIR/ceph.conf
+	shift 2
+	[[ $DIR =~ ^[A-Za-z0-9._/@+-]+$ ]] || die "$DIR: ceph.conf cannot hold this path; want letters, digits and ._/@+- only"
+	if [[ $verb == up ]]; then
+		(umask 077 && mkdir -p "$DIR")
+	elif [[ $verb != down ]]; then
+		[[ -e $CONF ]] || die "$DIR: no cluster here; make one with: $0 up $DIR"
+	fi
+	if [[ $verb =~ ^(up|down|start|stop|kill)$ && -d $DIR ]]; then
+		exec 9<"$DIR"
+		flock -w "$((2 * START_TIMEOUT))" 9 || die "$DIR: another cluster.sh has been at work on it for too long"
+	fi
+	case $verb in
+	start | stop | kill | pause | resume)
+		(($# == 1)) || wrong "$verb: wants a daemon's name"
+		one "$verb" "$1"
+		;;
+	pool | key)
+		(($# > 0)) || wrong "$verb: wants a name"
+		"$verb" "$@"
+		;;
+	*) "$verb" "$@" ;;
+	esac
+}
+
+main "$@"
