@@ -14,11 +14,16 @@ usage: cluster.sh up DIR [OPTION]...     make a cluster in DIR, or start the one
        cluster.sh pool DIR NAME [PGS]    make a pool for RBD images (of 4 placement groups)
        cluster.sh key DIR NAME [CAPS]... make client.NAME (default: mon 'profile rbd' osd 'profile
                                          rbd') and print its keyring's path; --id NAME finds it
+       cluster.sh with [OPTION]... -- COMMAND [ARGUMENT]...
+                                         run COMMAND with a cluster of its own (in CEPH_CONF, and its
+                                         folder in BACKY_TEST_CLUSTER) that goes down with it
+       cluster.sh hold DIR [OPTION]...   up, print the exports, and down --rm when stdin ends, so that
+                                         the cluster does not outlive the program that holds it
        cluster.sh start|stop|kill|pause|resume DIR DAEMON
                                          one daemon: mon.a, mgr.x, osd.0, osd.1 …; a stopped OSD
                                          keeps its data, a killed one keeps it on bluestore only
 
-options of up, with the environment variables that stand for them:
+options of up, with and hold, with the environment variables that stand for them:
   --store memstore|bluestore   CLUSTER_STORE: in memory, gone when it goes down (default), or in
                                a sparse file, there again at the next up
   --size SIZE                  CLUSTER_SIZE: of each OSD, such as 512M or 6G (default 4G)
@@ -329,6 +334,36 @@ key() {
 	echo "$keyring"
 }
 
+# hold is not ended by Ctrl-C, which its holder gets too, nor by a holder that reads no more.
+hold() {
+	trap '' INT
+	"$0" up "$DIR" "$@"
+	trap '"$0" down "$DIR" --rm' EXIT
+	trap exit TERM HUP
+	env
+	exec >/dev/null 2>&1
+	while read -r _; do :; done
+}
+
+with() {
+	local options=() code=0 holder _
+	while (($#)) && [[ $1 != -- ]]; do
+		options+=("$1")
+		shift
+	done
+	(($# > 1)) || wrong "with: wants -- and a command"
+	DIR=$(mktemp -d -t backy-cluster.XXXXXX)
+	CONF=$DIR/ceph.conf
+	coproc HOLD { exec "$0" hold "$DIR" "${options[@]}"; }
+	holder=$HOLD_PID
+	read -r _ <&"${HOLD[0]}" || wait "$holder"
+	trap : INT
+	CEPH_CONF=$CONF BACKY_TEST_CLUSTER=$DIR "${@:2}" || code=$?
+	eval "exec ${HOLD[1]}>&-"
+	wait "$holder"
+	return "$code"
+}
+
 # one VERB DAEMON
 one() {
 	local all
@@ -357,7 +392,11 @@ wrong() {
 
 main() {
 	case ${1:-} in
-	up | down | env | status | pool | key | start | stop | kill | pause | resume) ;;
+	with)
+		with "${@:2}"
+		return
+		;;
+	up | hold | down | env | status | pool | key | start | stop | kill | pause | resume) ;;
 	help | -h | --help)
 		usage
 		return
@@ -370,7 +409,7 @@ main() {
 	CONF=$DIR/ceph.conf
 	shift 2
 	[[ $DIR =~ ^[A-Za-z0-9._/@+-]+$ ]] || die "$DIR: ceph.conf cannot hold this path; want letters, digits and ._/@+- only"
-	if [[ $verb == up ]]; then
+	if [[ $verb == up || $verb == hold ]]; then
 		(umask 077 && mkdir -p "$DIR")
 	elif [[ $verb != down ]]; then
 		[[ -e $CONF ]] || die "$DIR: no cluster here; make one with: $0 up $DIR"

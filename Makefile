@@ -1,0 +1,77 @@
+# Everything is built and tested through here, so that every go command gets the
+# tag that go-ceph needs for the installed librbd. `make help` lists the targets.
+
+GO          := $(or $(shell command -v go),/usr/local/go/bin/go)
+LIBRBD_H    ?= /usr/include/rbd/librbd.h
+CLUSTER     ?= .cluster
+GOFUMPT     := mvdan.cc/gofumpt@v0.9.2
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+# What builds without cgo, and so without librbd.
+PURE        := ./cmd/... ./engine/... ./store/... ./hints/...
+
+# librbd 1.N is that of Ceph N. From squid (19) on go-ceph needs no tag.
+ceph-15 := octopus
+ceph-16 := pacific
+ceph-17 := quincy
+ceph-18 := reef
+librbd  := $(shell sed -n 's/^.define LIBRBD_VER_MINOR *//p' $(LIBRBD_H) 2>/dev/null)
+tag     := $(ceph-$(librbd))
+comma   := ,
+
+# The flags that are set already, here or by `go env -w`, stay; of two -tags only one would count.
+goflags := $(shell $(GO) env GOFLAGS)
+export GOFLAGS := $(if $(filter -tags=%,$(goflags)),\
+	$(patsubst -tags=%,-tags=%$(tag:%=$(comma)%),$(goflags)),\
+	$(goflags) $(tag:%=-tags=%))
+
+version := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
+build   := $(GO) build -trimpath -ldflags '-X main.version=$(version)'
+
+.PHONY: help build build-norbd test verify lint demo cluster cluster-down deps librbd clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: librbd ## build bin/backy (needs what `docker/deps.sh build` installs)
+	$(build) -o bin/backy ./cmd/backy
+
+build-norbd: ## build bin/backy-norbd: without librbd, for files, devices and pipes
+	CGO_ENABLED=0 $(build) -o bin/backy-norbd ./cmd/backy
+
+test: deps ## install what is missing and run all checks and tests on a cluster of their own
+	@$(MAKE) --no-print-directory lint verify
+
+# The headers may have come after this Makefile was read: verify and the like run in a make of their own.
+verify:
+	docker/cluster.sh with --size 8G -- $(GO) test -timeout 9m ./...
+
+lint: librbd ## go vet, with and without librbd, gofumpt and staticcheck
+	$(GO) vet ./...
+	CGO_ENABLED=0 $(GO) vet $(PURE)
+	$(GO) run $(STATICCHECK) ./...
+	@echo '$(GO) run $(GOFUMPT) -l .'; bad=$$($(GO) run $(GOFUMPT) -l .) && \
+		{ test -z "$$bad" || { echo "not formatted as gofumpt does it:"; echo "$$bad"; exit 1; }; }
+
+demo: deps ## install what is missing and show a backup, damage, mending and a restore on a real cluster
+	@$(MAKE) --no-print-directory build
+	docker/demo.sh
+
+cluster: deps ## start a Ceph cluster in .cluster to play with; it stays until cluster-down
+	docker/cluster.sh up $(CLUSTER)
+	@echo; echo 'Use it from this shell:'
+	@echo '  eval "$$(docker/cluster.sh env $(CLUSTER))"'
+	@echo '  rbd create --size 1G rbd/image; bin/backy backup rbd:rbd/image /tmp/backups/image'
+	@echo 'Stop it and remove its files: make cluster-down'
+
+cluster-down: ## stop that cluster and remove its files
+	docker/cluster.sh down $(CLUSTER) --rm
+
+deps:
+	@docker/deps.sh all
+
+librbd:
+	@test '$(librbd)' || { echo '$(LIBRBD_H) is missing. Run docker/deps.sh build, which installs librbd-dev,' \
+		'or set LIBRBD_H; make build-norbd needs none.' >&2; exit 1; }
+
+clean: ## remove what was built
+	rm -rf bin
