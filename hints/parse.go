@@ -186,7 +186,7 @@ func (p *jsonParser) token() (json.Token, error) {
 	p.at = p.dec.InputOffset()
 	t, err := p.dec.Token()
 	if err == nil {
-		p.at = p.dec.InputOffset() - width(t)
+		p.at = max(p.at, p.dec.InputOffset()-width(t))
 		return t, nil
 	}
 	var syntax *json.SyntaxError
@@ -288,7 +288,8 @@ func (p *jsonParser) end() error {
 	return fmt.Errorf("reading hints: %w", err)
 }
 
-// width is how many bytes a token takes, but for a string with escapes.
+// width is how many bytes a token takes, but for a string with escapes or bytes
+// that are not UTF-8.
 func width(t json.Token) int64 {
 	switch t := t.(type) {
 	case json.Delim:
