@@ -1,0 +1,244 @@
+package dir
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// osFS is the operating system's file system below a folder. Paths are
+// resolved from the open folder, not by its name: whoever unmounts a file
+// system while a backup goes on must not send the rest of it to the mount
+// point below.
+type osFS struct {
+	root *os.File
+	conn syscall.RawConn
+}
+
+func openOS(path string) (*osFS, error) {
+	root, err := os.OpenFile(path, unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := root.SyscallConn()
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return &osFS{root: root, conn: conn}, nil
+}
+
+func (o *osFS) Close() error { return o.root.Close() }
+
+// at calls f with the descriptor of the repository's folder, again where a
+// signal came between.
+func (o *osFS) at(f func(root int) error) error {
+	var err error
+	controlErr := o.conn.Control(func(fd uintptr) {
+		for {
+			if err = f(int(fd)); err != unix.EINTR {
+				return
+			}
+		}
+	})
+	if controlErr != nil {
+		return controlErr
+	}
+	return err
+}
+
+func (o *osFS) openat(path string, flags int, mode uint32) (*os.File, error) {
+	fd := -1
+	err := o.at(func(root int) (err error) {
+		fd, err = unix.Openat(root, path, flags|unix.O_CLOEXEC, mode)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(o.root.Name(), path)), nil
+}
+
+func (o *osFS) create(path string) (tempFile, error) {
+	f, err := o.openat(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := own(f); err != nil {
+		f.Close()
+		if !errors.Is(err, errSwept) {
+			o.unlink(path)
+		}
+		return nil, err
+	}
+	return osTemp{f}, nil
+}
+
+// own locks a new file. A sweep may have come between its creation and the
+// lock; then the file is lost. Where locks are not to be had, the file's age
+// alone keeps a sweep away.
+func own(f *os.File) error {
+	if err := tryLock(f); errors.Is(err, errBusy) {
+		return errSwept
+	}
+	var s unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
+		return err
+	}
+	if s.Nlink == 0 {
+		return errSwept
+	}
+	if s.Mode&0o777 == 0o600 {
+		return nil
+	}
+	return ignoreNoModes(f.Chmod(0o600))
+}
+
+// ignoreNoModes lets file systems pass that have no modes of their own, such
+// as vfat: their mount options say who may read.
+func ignoreNoModes(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
+
+func (o *osFS) open(path string) (openFile, error) {
+	f, err := o.openat(path, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (o *osFS) link(from, to string) error {
+	err := o.at(func(root int) error { return unix.Linkat(root, from, root, to, 0) })
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("%w: %w", errNoWay, err)
+	}
+	return err
+}
+
+func (o *osFS) rename(from, to string) error {
+	err := o.at(func(root int) error { return renameNoReplace(root, from, to) })
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("%w: %w", errNoWay, err)
+	}
+	return err
+}
+
+func (o *osFS) unlink(path string) error {
+	return o.at(func(root int) error { return unix.Unlinkat(root, path, 0) })
+}
+
+func (o *osFS) rmdir(path string) error {
+	return o.at(func(root int) error { return unix.Unlinkat(root, path, unix.AT_REMOVEDIR) })
+}
+
+func (o *osFS) mkdir(path string) error {
+	return o.at(func(root int) error {
+		if err := unix.Mkdirat(root, path, 0o700); err != nil {
+			return err
+		}
+		var s unix.Stat_t
+		if err := unix.Fstatat(root, path, &s, unix.AT_SYMLINK_NOFOLLOW); err == nil && s.Mode&0o777 == 0o700 {
+			return nil
+		}
+		err := unix.Fchmodat(root, path, 0o700, 0)
+		if errors.Is(err, unix.ENOENT) {
+			return nil // removed again: whoever needs it makes it anew
+		}
+		return ignoreNoModes(err)
+	})
+}
+
+func (o *osFS) stat(path string) (info, error) {
+	var s unix.Stat_t
+	err := o.at(func(root int) error { return unix.Fstatat(root, path, &s, 0) })
+	if errors.Is(err, unix.ENOENT) {
+		var l unix.Stat_t
+		if o.at(func(root int) error { return unix.Fstatat(root, path, &l, unix.AT_SYMLINK_NOFOLLOW) }) == nil &&
+			l.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return info{}, errors.New("symbolic link to what does not exist (not mounted?)")
+		}
+	}
+	if err != nil {
+		return info{}, err
+	}
+	return info{
+		folder:  s.Mode&unix.S_IFMT == unix.S_IFDIR,
+		regular: s.Mode&unix.S_IFMT == unix.S_IFREG,
+		size:    s.Size,
+		changed: time.Unix(s.Mtim.Unix()),
+	}, nil
+}
+
+func (o *osFS) lock(path string) (io.Closer, error) {
+	f, err := o.openat(path, unix.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := tryLock(f); errors.Is(err, errBusy) {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// osTemp is a file that is being written.
+type osTemp struct{ *os.File }
+
+// flush closes a duplicate of the descriptor: this flushes as every close
+// does, and the lock stays with the other one.
+func (f osTemp) flush() error {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return os.NewFile(uintptr(fd), f.Name()).Close()
+}
+
+// makeFolder makes a folder and the missing ones above it, durably.
+func makeFolder(path string) error {
+	err := os.Mkdir(path, 0o700)
+	parent := filepath.Dir(path)
+	if errors.Is(err, fs.ErrNotExist) && parent != path {
+		if err := makeFolder(parent); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, 0o700)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		// Another process may have made it just now and not yet have synced it.
+		// Where we may not read the parent, it was not made by one of us.
+		_ = syncPath(parent)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if i, err := os.Stat(path); err != nil || i.Mode().Perm() != 0o700 {
+		if err := ignoreNoModes(os.Chmod(path, 0o700)); err != nil {
+			return err
+		}
+	}
+	return syncPath(parent)
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return ignoreNoSync(f.Sync())
+}
