@@ -35,7 +35,7 @@ Several clusters can run at a time, each in its own DIR. All daemons run as the 
 END
 }
 
-readonly MARK='# A cluster of docker/cluster.sh.'
+TEMPLATE=$(dirname "$(realpath "$0")")/ceph.conf.in
 readonly START_TIMEOUT=60 # seconds that a daemon or a command may take
 readonly STOP_TIMEOUT=30  # seconds that a daemon may take to end before it is killed
 
@@ -48,15 +48,21 @@ die() {
 
 # --- daemons -----------------------------------------------------------------
 
+# lock makes calls that start and stop daemons of one cluster wait for each other.
+lock() {
+	exec 9<"$DIR"
+	flock -w "$((2 * START_TIMEOUT))" 9 || die "$DIR: another cluster.sh is at work on it and does not end"
+}
+
 # pids [NAME] prints the process ids of this cluster's daemons, or of one. They
 # are known by their command line, which names this cluster's ceph.conf, and by
 # the root folder they see: a pid file may be stale or missing, and the same
 # path in a container or chroot is another cluster.
 pids() {
-	local proc line
+	local proc args
 	for proc in /proc/[0-9]*; do
-		line=$({ tr '\0' ' ' <"$proc/cmdline"; } 2>/dev/null) || continue
-		case $line in
+		{ mapfile -t -d '' args <"$proc/cmdline"; } 2>/dev/null || continue
+		case "${args[*]} " in
 		"ceph-"???" --name ${1:-}"*" --conf $CONF "*)
 			if [[ $proc/root/. -ef /. ]]; then echo "${proc#/proc/}"; fi
 			;;
@@ -89,7 +95,7 @@ start() {
 	timeout --kill-after=5 "$START_TIMEOUT" "ceph-${name%%.*}" --name "$name" --conf "$CONF" "${@:2}" \
 		</dev/null >>"$DIR/log/$name.out" 2>&1 9<&- && return
 	note "$name did not come up; the end of its log:"
-	tail -n 25 -- "$DIR/log/$name.out" "$DIR/log/$name.log" >&2 || true
+	tail -n 25 "$DIR/log/$name".* >&2 || true
 	return 1
 }
 
@@ -104,16 +110,17 @@ names() {
 	done
 }
 
+# ours tells whether the folder's ceph.conf is one that we made.
+ours() { [[ $(head -n 1 "$CONF" 2>/dev/null) == "$(head -n 1 "$TEMPLATE")" ]]; }
+
 # keeps_data tells whether the OSDs' stores outlive them.
 keeps_data() { grep -qs '^osd objectstore = bluestore' "$CONF"; }
 
+# all_run tells whether the cluster is complete and each of its daemons runs.
 all_run() {
-	local name some=
-	for name in $(names); do
-		if [[ ! $(pids "$name") ]]; then return 1; fi
-		some=1
-	done
-	[[ $some ]]
+	local name
+	[[ -e $DIR/made ]] || return
+	for name in $(names); do [[ $(pids "$name") ]] || return; done
 }
 
 # --- a new cluster -----------------------------------------------------------
@@ -128,74 +135,14 @@ free_port() {
 	echo "$port"
 }
 
-# write_conf PORT FSID writes a ceph.conf for daemons and clients alike.
-write_conf() {
-	local daemon="log file = $DIR/log/\$name.log
-pid file = $DIR/run/\$name.pid"
-	cat >"$CONF" <<END
-$MARK
-[global]
-fsid = $2
-mon host = [v2:127.0.0.1:$1/0]
-public addr = 127.0.0.1
-ms bind ipv6 = false
-auth cluster required = cephx
-auth service required = cephx
-auth client required = cephx
-keyring = $DIR/\$name.keyring
-run dir = $DIR/run
-crash dir = $DIR/log
-# One copy, on one host, in few placement groups that stay as many as they are.
-osd pool default size = 1
-osd pool default pg num = 4
-osd pool default pg autoscale mode = off
-osd crush chooseleaf type = 0
-mon max pg per osd = 100000
-mon allow pool size one = true
-mon allow pool delete = true
-
-[mon]
-$daemon
-mon data = $DIR/\$name
-# Decide at once, do not gather requests for a second: pools and snapshots wait for it.
-paxos propose interval = 0.01
-paxos min wait = 0.01
-mon memory autotune = false
-mon data avail warn = 1
-mon data avail crit = 0
-mon warn on pool no redundancy = false
-auth allow insecure global id reclaim = false
-
-[mgr]
-$daemon
-mgr data = $DIR/\$name
-# Its Python modules are not needed and take longer to load than all else.
-mgr module path = $DIR/mgr.x
-mgr initial modules =
-
-[osd]
-$daemon
-osd data = $DIR/\$name
-osd objectstore = $STORE
-# Asked to end it writes down what it has, memstore too.
-osd fast shutdown = false
-osd crush initial weight = 1
-osd max object name len = 256
-osd max object namespace len = 64
-memstore device bytes = $SIZE
-bluestore block size = $SIZE
-bluestore cache autotune = false
-bluestore cache size = 134217728
-END
-}
-
 # make_cluster writes the files of a cluster: configuration, keys, the monitor's
 # and the OSDs' stores.
 make_cluster() {
 	local fsid i
 	fsid=$(uuid)
-	mkdir -p "$DIR/log" "$DIR/run" "$DIR/mon.a" "$DIR/mgr.x"
-	write_conf "${PORT:-$(free_port)}" "$fsid"
+	sed -e "s|@DIR@|$DIR|; s|@FSID@|$fsid|; s|@PORT@|${PORT:-$(free_port)}|; s|@STORE@|$STORE|; s|@SIZE@|$SIZE|" \
+		"$TEMPLATE" >"$CONF"
+	mkdir "$DIR/log" "$DIR/run" "$DIR/mon.a" "$DIR/mgr.x"
 	new_key mon.a mon. --cap mon 'allow *'
 	new_key mgr.x mgr.x --cap mon 'allow profile mgr' --cap osd 'allow *' --cap mds 'allow *'
 	new_key client.admin client.admin --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *' --cap mds 'allow *'
@@ -268,11 +215,13 @@ up() {
 	# Its own sockets have 108 bytes for their path.
 	((${#DIR} <= 80)) || die "$DIR: the path is too long for a socket in it; want 80 characters at most"
 
+	(umask 077 && mkdir -p "$DIR")
+	lock
 	if all_run; then
 		note "$DIR is up already"
 		return
 	fi
-	if [[ ! -e $CONF && $(ls -A "$DIR") ]]; then
+	if ! ours && [[ $(ls -A "$DIR") ]]; then
 		die "$DIR has other things in it; want a new or an empty folder"
 	fi
 	# A low limit on open files breaks a daemon late, in the middle of a test.
@@ -307,9 +256,11 @@ failed() {
 
 down() {
 	[[ $# == 0 || $* == --rm ]] || wrong "down: $*: want --rm or nothing"
-	if keeps_data; then end TERM; else end KILL; fi
+	if [[ -d $DIR ]]; then lock; fi
+	if keeps_data && ! (($#)); then end TERM; else end KILL; fi
+	if ! ours; then return; fi
 	rm -rf "$DIR/run"
-	if (($#)) && [[ -d $DIR ]]; then
+	if (($#)); then
 		remove_cluster
 		rmdir "$DIR" 2>/dev/null || note "$DIR has other things in it; they stay"
 	fi
@@ -328,9 +279,10 @@ pool() {
 }
 
 key() {
-	local keyring=$DIR/client.$1.keyring
+	local keyring=$DIR/client.$1.keyring text
 	if (($# == 1)); then set -- "$1" mon 'profile rbd' osd 'profile rbd'; fi
-	(umask 077 && client ceph auth get-or-create "client.$1" "${@:2}" >"$keyring")
+	text=$(client ceph auth get-or-create "client.$1" "${@:2}")
+	(umask 077 && echo "$text" >"$keyring")
 	echo "$keyring"
 }
 
@@ -367,6 +319,7 @@ with() {
 # one VERB DAEMON
 one() {
 	local all
+	if [[ $1 != pause && $1 != resume ]]; then lock; fi
 	all=$(names)
 	grep -Fqx -- "$2" <<<"$all" || wrong "$1: no daemon $2; there are ${all//$'\n'/ }"
 	case $1 in
@@ -409,15 +362,7 @@ main() {
 	CONF=$DIR/ceph.conf
 	shift 2
 	[[ $DIR =~ ^[A-Za-z0-9._/@+-]+$ ]] || die "$DIR: ceph.conf cannot hold this path; want letters, digits and ._/@+- only"
-	if [[ $verb == up || $verb == hold ]]; then
-		(umask 077 && mkdir -p "$DIR")
-	elif [[ $verb != down ]]; then
-		[[ -e $CONF ]] || die "$DIR: no cluster here; make one with: $0 up $DIR"
-	fi
-	if [[ $verb =~ ^(up|down|start|stop|kill)$ && -d $DIR ]]; then
-		exec 9<"$DIR"
-		flock -w "$((2 * START_TIMEOUT))" 9 || die "$DIR: another cluster.sh has been at work on it for too long"
-	fi
+	[[ $verb =~ ^(up|hold|down)$ ]] || ours || die "$DIR: no cluster here; make one with: $0 up $DIR"
 	case $verb in
 	start | stop | kill | pause | resume)
 		(($# == 1)) || wrong "$verb: wants a daemon's name"
