@@ -15,6 +15,7 @@ package dir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"path"
@@ -59,6 +60,9 @@ func (d *Dir) Close() error { return d.shut() }
 func (d *Dir) Get(ctx context.Context, key string, p []byte, off int64) (int, error) {
 	if err := d.begin(ctx, "read", key); err != nil {
 		return 0, err
+	}
+	if off < 0 {
+		return 0, d.fail("read", key, fmt.Errorf("offset %d: %w", off, fs.ErrInvalid))
 	}
 	if len(p) == 0 {
 		i, err := d.fs.stat(key)
