@@ -3,23 +3,300 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"backy/hints"
 	"backy/store"
 )
 
 // BackupOptions are the choices of a backup. The zero value works.
 type BackupOptions struct {
 	Labels   map[string]string
-	Source   string    // recorded as Origin.Source where the source leaves it empty
-	Readers  int       // units in work at a time; 0: 12
-	Progress *Progress // may be nil
-	Warn     Warn      // may be nil
+	Source   string        // recorded as Origin.Source where the source leaves it empty
+	Readers  int           // units in work at a time; 0: 12
+	Beat     time.Duration // how often other hosts are told that the run lives; 0: 30 s
+	Progress *Progress     // may be nil
+	Warn     Warn          // may be nil
 }
+
+// cleanupTime bounds what a run does after it was cancelled or has failed.
+const cleanupTime = 30 * time.Second
 
 // Backup makes the next level of a name from a source and returns its record.
 //
-// Errors: *store.BusyError while another run is at work on the name. After an
-// error no level was made, unless the error says otherwise.
+// Errors: *store.BusyError while another run is at work on the name;
+// store.ErrUndecided where the repository did not tell whether the level
+// stands. After any other error there is no new level.
 func Backup(ctx context.Context, repo *store.Repository, name store.Name, src Source, o BackupOptions) (store.Level, error) {
-	return store.Level{}, errors.ErrUnsupported
+	if o.Progress == nil {
+		o.Progress = &Progress{}
+	}
+	if o.Warn == nil {
+		o.Warn = func(string, ...any) {}
+	}
+	started := time.Now()
+	w, err := repo.Begin(ctx, name, store.WriterOptions{
+		Beat:     o.Beat,
+		OnStored: func(n int64) { o.Progress.Stored.Add(n) },
+	})
+	if err != nil {
+		return store.Level{}, err
+	}
+	b := &backup{repo: repo, name: name, src: src, o: o, w: w, started: started}
+	b.coders.New = func() any { return repo.NewCoder() }
+	level, err := b.run(ctx)
+	if err == nil {
+		return level, nil
+	}
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	return level, errors.Join(err, w.Abort(cleanup))
+}
+
+// backup is one run of Backup.
+type backup struct {
+	repo    *store.Repository
+	name    store.Name
+	src     Source
+	o       BackupOptions
+	w       *store.Writer
+	started time.Time
+
+	state *State
+	base  *store.Level // state.Base, or nil where its map cannot be read
+	stats store.Stats
+	size  int64
+
+	sampled atomic.Int64 // bytes read to verify what was left out
+	coders  sync.Pool
+}
+
+func (b *backup) run(ctx context.Context) (level store.Level, err error) {
+	run, err := b.describe(ctx)
+	if err != nil {
+		return level, err
+	}
+	if b.state, err = b.src.Begin(ctx, run); err != nil {
+		return level, err
+	}
+	outcome := Failed
+	defer func() {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+		defer cancel()
+		if outcome == Committed {
+			cleanup = ctx // removing old snapshots may take its time
+		}
+		if endErr := b.src.End(cleanup, outcome); endErr != nil {
+			if outcome == Committed {
+				b.o.Warn("the level is safe, but cleaning up after it failed: %v", endErr)
+				return
+			}
+			err = errors.Join(err, endErr)
+		}
+	}()
+	root, err := b.copy(ctx)
+	if err != nil {
+		return level, err
+	}
+	if err := b.src.Recheck(ctx); err != nil {
+		return level, err
+	}
+	level = b.record(root)
+	err = b.w.Commit(ctx, &level)
+	switch {
+	case err == nil:
+		outcome = Committed
+	case errors.Is(err, store.ErrUndecided):
+		outcome = Undecided
+	}
+	return level, err
+}
+
+// describe collects what the source is to know.
+func (b *backup) describe(ctx context.Context) (Run, error) {
+	h := &b.w.History
+	for _, bad := range h.Bad {
+		b.o.Warn("%s level %s cannot be read and is passed over: %v", b.name, bad.Number, bad.Err)
+	}
+	distrust, err := b.repo.Distrusted(ctx, b.name)
+	if err != nil {
+		return Run{}, err
+	}
+	run := Run{
+		Repository: b.repo.ID, Name: b.name, ID: b.w.ID, Distrust: distrust,
+		Over: h.Over, Unfinished: h.Unfinished, Warn: b.o.Warn,
+	}
+	for i := range h.Levels {
+		run.Levels = append(run.Levels, h.Levels[len(h.Levels)-1-i])
+	}
+	return run, nil
+}
+
+// copy brings the source's bytes into the repository and returns the map's
+// root.
+func (b *backup) copy(ctx context.Context) (store.Ref, error) {
+	s := b.state
+	b.base, b.size = s.Base, s.Size
+	if s.Stream != nil {
+		return b.copyStream(ctx)
+	}
+	b.o.Progress.Total.Store(s.Expected)
+	if s.Expected == 0 {
+		b.o.Progress.Total.Store(s.Size)
+	}
+	p := plan{extents: s.Extents, outside: s.Outside}
+	if p.extents == nil {
+		p = everything(s.Size)
+	}
+	err := b.addDoubtful(ctx, &p)
+	if err == nil {
+		err = b.pass(ctx, &p)
+	}
+	var lost *store.NodeError
+	if errors.As(err, &lost) {
+		b.o.Warn("the map of level %s is damaged (%v): reading everything instead of what changed", b.base.Number, lost)
+		b.base = nil
+		p = everything(s.Size)
+		err = b.pass(ctx, &p)
+	}
+	if err != nil {
+		return store.Ref{}, err
+	}
+	wrong, err := b.verifyOutside(ctx, &p)
+	if err != nil {
+		return store.Ref{}, err
+	}
+	if wrong >= 0 {
+		b.o.Warn("at byte %d the source has changed where nothing was said to have: reading and comparing everything; do not trust what named the changes", wrong)
+		p = everything(s.Size)
+		b.state.Origin.Diff = store.DiffNone
+		if err := b.pass(ctx, &p); err != nil {
+			return store.Ref{}, err
+		}
+	}
+	return b.w.FinishMap(ctx, b.chunks())
+}
+
+func (b *backup) chunks() int64 { return (b.size + b.repo.ChunkSize - 1) / b.repo.ChunkSize }
+
+// chunkLength is that of the chunk at a position: the last may be shorter.
+func chunkLength(pos, chunkSize, size int64) int64 { return min(chunkSize, size-pos*chunkSize) }
+
+func (b *backup) baseMap() store.Map {
+	if b.base == nil {
+		return store.Map{Fanout: 2}
+	}
+	return b.base.Map()
+}
+
+// record makes the level's record.
+func (b *backup) record(root store.Ref) store.Level {
+	b.stats.Read += b.sampled.Load()
+	b.stats.Stored = b.w.Stored()
+	b.stats.Mended = b.w.Mended()
+	b.stats.Seconds = time.Since(b.started).Seconds()
+	l := store.Level{
+		Name: b.name, Number: b.w.Number, Run: b.w.ID,
+		Time: b.state.Origin.Time.UTC(), Committed: time.Now().UTC().Truncate(time.Second),
+		Size: b.size, ChunkSize: b.repo.ChunkSize, Fanout: b.repo.Fanout(), Root: root,
+		Origin: b.state.Origin, Stats: b.stats, Labels: b.o.Labels,
+	}
+	l.Origin.Time = l.Time
+	if l.Time.IsZero() {
+		l.Time = b.started.UTC()
+		l.Origin.Time = l.Time
+	}
+	if l.Origin.Source == "" {
+		l.Origin.Source = b.o.Source
+	}
+	if b.base != nil {
+		l.Base = b.base.Number
+	}
+	return l
+}
+
+// plan says what of the source is read.
+type plan struct {
+	extents hints.Seq
+	outside Outside
+	extra   []hints.Range // chunks read besides, ascending
+	sample  *sampler      // filled by the pass with what lies outside
+}
+
+func everything(size int64) plan { return plan{extents: hints.Whole(size), outside: Unknown} }
+
+// addDoubtful makes the plan read chunks that the extents cannot vouch for:
+// the one in which the shorter of two images ends, and those whose stored
+// bytes are known to be bad.
+func (b *backup) addDoubtful(ctx context.Context, p *plan) error {
+	if b.base == nil {
+		return nil
+	}
+	edge := min(b.base.Size, b.size)
+	if b.base.Size != b.size && edge%b.repo.ChunkSize != 0 {
+		p.extra = append(p.extra, hints.Range{First: edge / b.repo.ChunkSize, Count: 1})
+	}
+	bad, err := damagedRanges(ctx, b.repo, b.w.Damage, b.base)
+	if err != nil {
+		return err
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	var inside []hints.Range
+	for _, r := range bad {
+		r.Count = min(r.Count, b.chunks()-r.First)
+		if r.Count > 0 {
+			inside = append(inside, r)
+		}
+	}
+	p.extra = collect(hints.MergeRanges(ranges(p.extra), ranges(inside)))
+	return nil
+}
+
+// damagedRanges finds the positions of a level whose chunks are known to be
+// bad. It walks the whole map, and only where anything is known to be bad.
+func damagedRanges(ctx context.Context, repo *store.Repository, d *store.Damage, l *store.Level) (bad []hints.Range, err error) {
+	if d.Chunks() == 0 {
+		return nil, nil
+	}
+	m := l.Map()
+	c := repo.Cursor(m)
+	for pos := int64(0); pos < m.Chunks; {
+		leaf, err := c.At(ctx, pos)
+		if err != nil {
+			return nil, err
+		}
+		for i, ref := range leaf.Refs {
+			if !ref.IsZero() && d.Has(store.KindData, ref) {
+				bad = append(bad, hints.Range{First: leaf.First + int64(i), Count: 1})
+			}
+		}
+		pos = leaf.End()
+	}
+	return bad, nil
+}
+
+func ranges(list []hints.Range) func(yield func(hints.Range, error) bool) {
+	return func(yield func(hints.Range, error) bool) {
+		for _, r := range list {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+// collect is for streams that cannot fail.
+func collect(seq func(yield func(hints.Range, error) bool)) (list []hints.Range) {
+	for r, err := range seq {
+		if err != nil {
+			panic(fmt.Sprintf("ranges made here do not ascend: %v", err))
+		}
+		list = append(list, r)
+	}
+	return list
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 
 	"backy/store"
 )
@@ -10,5 +9,5 @@ import (
 // Remove makes levels of a name unreadable for good, all or none of those that
 // exist now. Their space is given back by gc.
 func Remove(ctx context.Context, repo *store.Repository, name store.Name, numbers []store.LevelNumber) error {
-	return errors.ErrUnsupported
+	return repo.Remove(ctx, name, numbers)
 }

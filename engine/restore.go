@@ -3,8 +3,13 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"backy/hints"
 	"backy/store"
 )
 
@@ -18,17 +23,291 @@ type RestoreOptions struct {
 type RestoreReport struct {
 	Size    int64   `json:"size"`    // of the level
 	Written int64   `json:"written"` // data written to the target
-	Zeroed  int64   `json:"zeroed"`  // holes written or punched on a target that had something there
+	Zeroed  int64   `json:"zeroed"`  // holes made on a target that had something there
 	Seconds float64 `json:"seconds"`
 }
 
+// restore is one run of Restore or Stream.
+type restore struct {
+	repo    *store.Repository
+	level   *store.Level
+	target  Target
+	zeroed  bool // the target reads as zeros where nothing is written
+	o       RestoreOptions
+	written atomic.Int64
+	holes   atomic.Int64
+}
+
+// piece is a stretch of a level on its way to the target. Its refs are nil
+// where all of it is a hole.
+type piece struct {
+	first, count int64
+	refs         []store.Ref
+	data         []byte
+}
+
 // Restore writes a level to a target. After an error the target has been
-// aborted. Errors: *DamagedError where chunks of the level are bad.
+// aborted. Errors: *DamagedError where chunks of the level are bad; if they
+// are known to be, before anything is written.
 func Restore(ctx context.Context, repo *store.Repository, level store.Level, t Target, o RestoreOptions) (RestoreReport, error) {
-	return RestoreReport{}, errors.ErrUnsupported
+	started := time.Now()
+	r := newRestore(repo, &level, o)
+	r.target = t
+	if err := r.refuseDamaged(ctx); err != nil {
+		return RestoreReport{}, err
+	}
+	var err error
+	if r.zeroed, err = t.Prepare(ctx, level); err != nil {
+		return RestoreReport{}, err
+	}
+	err = pipeline(ctx, workers(o.Writers), r.produce, r.write, func(context.Context, *piece) error { return nil })
+	if err == nil {
+		if err = t.Finish(ctx); err == nil {
+			return r.report(started), nil
+		}
+	}
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	return r.report(started), errors.Join(err, t.Abort(cleanup))
 }
 
 // Stream writes a level's bytes in order, holes as zeros.
 func Stream(ctx context.Context, repo *store.Repository, level store.Level, w io.Writer, o RestoreOptions) (RestoreReport, error) {
-	return RestoreReport{}, errors.ErrUnsupported
+	started := time.Now()
+	r := newRestore(repo, &level, o)
+	if err := r.refuseDamaged(ctx); err != nil {
+		return RestoreReport{}, err
+	}
+	err := pipeline(ctx, workers(o.Writers), r.produce, r.read, func(ctx context.Context, p *piece) error {
+		if p.refs == nil {
+			return r.streamZeros(ctx, w, p)
+		}
+		defer putBuffer(p.data)
+		r.written.Add(int64(len(p.data)))
+		_, err := w.Write(p.data)
+		return err
+	})
+	return r.report(started), err
 }
+
+func newRestore(repo *store.Repository, level *store.Level, o RestoreOptions) *restore {
+	if o.Progress == nil {
+		o.Progress = &Progress{}
+	}
+	o.Progress.Total.Store(level.Size)
+	return &restore{repo: repo, level: level, o: o}
+}
+
+func (r *restore) report(started time.Time) RestoreReport {
+	return RestoreReport{
+		Size: r.level.Size, Written: r.written.Load(), Zeroed: r.holes.Load(), Seconds: time.Since(started).Seconds(),
+	}
+}
+
+// refuseDamaged fails where chunks of the level are known to be bad.
+func (r *restore) refuseDamaged(ctx context.Context) error {
+	damage, err := r.repo.Damage(ctx)
+	if err != nil {
+		return err
+	}
+	bad, err := damagedRanges(ctx, r.repo, damage, r.level)
+	if err != nil {
+		return damagedMap(r.level, err)
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return &DamagedError{Name: r.level.Name, Level: r.level.Number, Extents: r.extents(bad)}
+}
+
+// damagedMap turns an unreadable part of a level's map into a *DamagedError.
+func damagedMap(l *store.Level, err error) error {
+	var lost *store.NodeError
+	if !errors.As(err, &lost) {
+		return err
+	}
+	e := extentOf(l, lost.First, lost.Count)
+	return &DamagedError{Name: l.Name, Level: l.Number, Extents: []hints.Extent{e}, Cause: err}
+}
+
+// extentOf returns the bytes of a run of chunks.
+func extentOf(l *store.Level, first, count int64) hints.Extent {
+	off := first * l.ChunkSize
+	return hints.Extent{Offset: off, Length: min(count*l.ChunkSize, l.Size-off), Exists: true}
+}
+
+func (r *restore) extents(chunks []hints.Range) []hints.Extent {
+	var list []hints.Extent
+	for _, c := range chunks {
+		list = append(list, extentOf(r.level, c.First, c.Count))
+	}
+	return hints.Normalize(list)
+}
+
+// produce walks the level's map and emits it all, holes as wide as they are.
+func (r *restore) produce(ctx context.Context, emit func(*piece) error) error {
+	m := r.level.Map()
+	c := r.repo.Cursor(m)
+	perUnit := int64(unitBytes) / r.level.ChunkSize
+	for pos := int64(0); pos < m.Chunks; {
+		leaf, err := c.At(ctx, pos)
+		if err != nil {
+			return damagedMap(r.level, err)
+		}
+		if leaf.Refs == nil {
+			if err := emit(&piece{first: pos, count: leaf.End() - pos}); err != nil {
+				return err
+			}
+			pos = leaf.End()
+			continue
+		}
+		// A leaf may be more or less than a unit.
+		end := min((pos/perUnit+1)*perUnit, m.Chunks)
+		p := &piece{first: pos, count: end - pos, refs: make([]store.Ref, end-pos)}
+		for pos < end {
+			if leaf, err = c.At(ctx, pos); err != nil {
+				return damagedMap(r.level, err)
+			}
+			stop := min(leaf.End(), end)
+			if leaf.Refs != nil {
+				copy(p.refs[pos-p.first:], leaf.Refs[pos-leaf.First:stop-leaf.First])
+			}
+			pos = stop
+		}
+		if err := emit(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read fetches a piece's chunks into its data, zeros between them.
+func (r *restore) read(ctx context.Context, p *piece) error {
+	if p.refs == nil {
+		return nil
+	}
+	e := extentOf(r.level, p.first, p.count)
+	p.data = getBuffer(int(e.Length))
+	clear(p.data)
+	bad, err := fetchInto(ctx, r.repo, r.level, p.first, p.refs, p.data)
+	if err != nil {
+		return err
+	}
+	if len(bad) > 0 {
+		var list []hints.Range
+		var cause error
+		for _, b := range bad {
+			list = append(list, hints.Range{First: b.pos, Count: 1})
+			cause = b.err
+		}
+		return &DamagedError{Name: r.level.Name, Level: r.level.Number, Extents: r.extents(list), Cause: cause}
+	}
+	r.o.Progress.Done.Add(e.Length)
+	return nil
+}
+
+// badChunk is a chunk of a level that cannot be read.
+type badChunk struct {
+	pos int64
+	err error
+}
+
+// fetchInto reads the chunks of positions from first on into data, which
+// begins there and is zeroed. Bad ones are noted in the repository and
+// returned.
+func fetchInto(ctx context.Context, repo *store.Repository, l *store.Level, first int64, refs []store.Ref, data []byte) (bad []badChunk, err error) {
+	var wanted []store.Ref
+	var places []int
+	for i, ref := range refs {
+		if !ref.IsZero() {
+			wanted, places = append(wanted, ref), append(places, i)
+		}
+	}
+	err = repo.Fetch(ctx, store.KindData, wanted, func(i int, raw []byte, err error) error {
+		pos := first + int64(places[i])
+		at := int64(places[i]) * l.ChunkSize
+		room := data[at:min(at+l.ChunkSize, int64(len(data)))]
+		if err == nil && len(raw) > len(room) {
+			err = &store.ChunkError{Kind: store.KindData, Ref: wanted[i], Cause: fmt.Errorf("%d bytes where %d fit", len(raw), len(room))}
+		}
+		if err == nil {
+			copy(room, raw)
+			return nil
+		}
+		bad = append(bad, badChunk{pos, err})
+		return noteDamage(ctx, repo, l, err)
+	})
+	return bad, err
+}
+
+// noteDamage writes down a bad chunk for the next backup to mend. A repository
+// that cannot be written to is read all the same.
+func noteDamage(ctx context.Context, repo *store.Repository, l *store.Level, err error) error {
+	var chunk *store.ChunkError
+	if errors.As(err, &chunk) {
+		_ = repo.NoteDamage(ctx, l, chunk)
+	}
+	return context.Cause(ctx)
+}
+
+// write brings a piece to the target.
+func (r *restore) write(ctx context.Context, p *piece) error {
+	off := p.first * r.level.ChunkSize
+	if p.refs == nil {
+		e := extentOf(r.level, p.first, p.count)
+		r.o.Progress.Done.Add(e.Length)
+		return r.zero(e.Offset, e.Length)
+	}
+	if err := r.read(ctx, p); err != nil {
+		return err
+	}
+	defer putBuffer(p.data)
+	for i := 0; i < len(p.refs); {
+		j := i + 1
+		for j < len(p.refs) && p.refs[j].IsZero() == p.refs[i].IsZero() {
+			j++
+		}
+		from := int64(i) * r.level.ChunkSize
+		to := min(int64(j)*r.level.ChunkSize, int64(len(p.data)))
+		var err error
+		if p.refs[i].IsZero() {
+			err = r.zero(off+from, to-from)
+		} else {
+			_, err = r.target.WriteAt(p.data[from:to], off+from)
+			r.written.Add(to - from)
+		}
+		if err != nil {
+			return err
+		}
+		i = j
+	}
+	return nil
+}
+
+func (r *restore) zero(off, length int64) error {
+	if r.zeroed {
+		return nil
+	}
+	r.holes.Add(length)
+	return r.target.Zero(off, length)
+}
+
+// streamZeros writes a hole of any length.
+func (r *restore) streamZeros(ctx context.Context, w io.Writer, p *piece) error {
+	e := extentOf(r.level, p.first, p.count)
+	page := zeroPage()
+	for left := e.Length; left > 0; {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		n := min(left, int64(len(page)))
+		if _, err := w.Write(page[:n]); err != nil {
+			return err
+		}
+		r.o.Progress.Done.Add(n)
+		left -= n
+	}
+	return nil
+}
+
+var zeroPage = sync.OnceValue(func() []byte { return make([]byte, 1<<20) })

@@ -17,10 +17,10 @@ type Level struct {
 	Time      time.Time `json:"time"`
 	Committed time.Time `json:"committed"`
 
-	Size      int64 `json:"size"`       // bytes of the image
-	ChunkSize int64 `json:"chunk_size"` // bytes
-	Fanout    int   `json:"fanout"`     // children of a map node
-	Root      Ref   `json:"root"`       // the map's root; zero where the image is all zeros
+	Size      int64 `json:"size"`          // bytes of the image
+	ChunkSize int64 `json:"chunk_size"`    // bytes
+	Fanout    int   `json:"fanout"`        // children of a map node
+	Root      Ref   `json:"root,omitzero"` // the map's root; zero where the image is all zeros
 
 	// Base is the level compared against, 0 where there was none.
 	Base LevelNumber `json:"base,omitempty"`
@@ -83,7 +83,8 @@ type Stats struct {
 	Changed int64   `json:"changed"` // differed from the base
 	Stored  int64   `json:"stored"`  // written to the repository: packs and maps
 	Reused  int64   `json:"reused"`  // changed, but known from elsewhere in the repository
-	Chunks  int64   `json:"chunks"`  // new chunks stored
+	Chunks  int64   `json:"chunks"`  // number of new chunks stored
+	Mended  int64   `json:"mended"`  // number of bad chunks made whole again
 	Seconds float64 `json:"seconds"`
 }
 

@@ -3,22 +3,129 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
 )
+
+// DefaultChunkSize is used where none is asked for, in bytes.
+const DefaultChunkSize = 64 << 10
+
+// formatVersion is that of backy.json. A reader refuses any other.
+const formatVersion = 1
+
+// defaultFanout makes a leaf of the default chunk size cover 4 MiB, RBD's
+// usual object.
+const defaultFanout = 64
 
 // Parameters are fixed when a repository is made.
 type Parameters struct {
 	ChunkSize int64 // bytes, a power of two from 16 KiB to 4 MiB; 0: 64 KiB
 }
 
+// Validate refuses a chunk size that no repository can have.
+func (p Parameters) Validate() error {
+	if p.ChunkSize != 0 && !validChunkSize(p.ChunkSize) {
+		return fmt.Errorf("chunk size %d: not a power of two from 16 KiB to 4 MiB", p.ChunkSize)
+	}
+	return nil
+}
+
+// config is the body of backy.json.
+type config struct {
+	Format    int          `json:"format"`
+	ID        RepositoryID `json:"id"`
+	ChunkSize int64        `json:"chunk_size"`
+	Fanout    int          `json:"fanout"`
+	Checksum  string       `json:"checksum"`
+	Created   time.Time    `json:"created"`
+
+	// Names of what a reader or a writer must know beyond the format version.
+	ReadFeatures  []string `json:"read_features"`
+	WriteFeatures []string `json:"write_features"`
+}
+
 // Repository is an open repository. It is safe for concurrent use.
 type Repository struct {
 	ID        RepositoryID
-	ChunkSize int64
+	ChunkSize int64 // bytes
+
+	fanout   int
+	backend  Backend
+	index    *index
+	tables   tableCache
+	nodes    nodeCache
+	fetchers *sync.Pool
+	readOnly error // why writing is refused; nil: it is not
+
+	// Packs are closed at this many bytes; tests make them small.
+	packSizes map[Kind]int
+
+	mu          sync.Mutex
+	generations map[packName]uint32
 }
 
-// Init makes an empty repository. It fails where there is one.
+// ErrNotRepository tells that there is no backy.json.
+var ErrNotRepository = errors.New("not a repository")
+
+// ErrRepositoryExists tells that there is one already.
+var ErrRepositoryExists = errors.New("there is a repository already")
+
+// FormatError tells that a repository needs a newer backy.
+type FormatError struct{ Needs string }
+
+func (e *FormatError) Error() string {
+	return "the repository needs a newer backy, which knows " + e.Needs
+}
+
+// Init makes an empty repository and opens it. Where there is one, it fails
+// with ErrRepositoryExists.
 func Init(ctx context.Context, b Backend, p Parameters) (*Repository, error) {
-	return nil, errors.ErrUnsupported
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	c := config{
+		Format: formatVersion, ID: NewRepositoryID(), ChunkSize: p.ChunkSize, Fanout: defaultFanout,
+		Checksum: "blake3-256", Created: time.Now().UTC().Truncate(time.Second),
+		ReadFeatures: []string{}, WriteFeatures: []string{},
+	}
+	if c.ChunkSize == 0 {
+		c.ChunkSize = DefaultChunkSize
+	}
+	if err := probe(ctx, b); err != nil {
+		return nil, err
+	}
+	r := &Repository{backend: b}
+	err := r.putObject(ctx, configKey, "repository", &c)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, ErrRepositoryExists
+	}
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, b, "")
+}
+
+// probe refuses a backend that lets a second put of one key through: nothing
+// here is safe on such a store.
+func probe(ctx context.Context, b Backend) error {
+	key := workPrefix + "probe." + NewRunID(time.Now()).String()
+	if err := b.Put(ctx, key, []byte("first")); err != nil {
+		return err
+	}
+	err := b.Put(ctx, key, []byte("second"))
+	if deleteErr := b.Delete(ctx, key); deleteErr != nil {
+		return deleteErr
+	}
+	if err == nil {
+		return errors.New("the store lets an object be created twice: it cannot hold a repository")
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
 }
 
 // Open opens a repository. Errors: ErrNotRepository, *FormatError for one of a
@@ -27,36 +134,49 @@ func Init(ctx context.Context, b Backend, p Parameters) (*Repository, error) {
 // cache is a folder for what can be had again at any time; "" keeps it in
 // memory.
 func Open(ctx context.Context, b Backend, cache string) (*Repository, error) {
-	return nil, errors.ErrUnsupported
+	r := &Repository{backend: b, generations: map[packName]uint32{}, packSizes: map[Kind]int{KindData: dataPackSize, KindMap: mapPackSize}}
+	var c config
+	err := r.getObject(ctx, configKey, "repository", &c)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotRepository
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case c.Format != formatVersion:
+		return nil, &FormatError{Needs: fmt.Sprintf("format %d (this one knows %d)", c.Format, formatVersion)}
+	case len(c.ReadFeatures) > 0:
+		return nil, &FormatError{Needs: fmt.Sprintf("%q", c.ReadFeatures)}
+	case c.Checksum != "blake3-256":
+		return nil, &FormatError{Needs: "checksum " + c.Checksum}
+	case !validChunkSize(c.ChunkSize) || !validFanout(c.Fanout):
+		return nil, fmt.Errorf("%s: %w: chunk size %d, fan-out %d", configKey, errBadObject, c.ChunkSize, c.Fanout)
+	case len(c.WriteFeatures) > 0:
+		r.readOnly = &FormatError{Needs: fmt.Sprintf("%q, to write to it", c.WriteFeatures)}
+	}
+	r.ID, r.ChunkSize, r.fanout = c.ID, c.ChunkSize, c.Fanout
+	r.index = openIndex(cache, c.ID)
+	r.tables.repo = r
+	r.fetchers = newFetcherPool(r)
+	return r, nil
 }
 
-// ErrNotRepository tells that there is no backy.json.
-var ErrNotRepository = errors.New("not a repository")
+// Close lets go of the cache. The repository must not be used afterwards.
+func (r *Repository) Close() error { return r.index.close() }
 
-// FormatError tells that a repository needs a newer backy.
-type FormatError struct{ Needs string }
+// Fanout is the number of children of a map node.
+func (r *Repository) Fanout() int { return r.fanout }
 
-func (e *FormatError) Error() string {
-	return "the repository needs a newer backy: " + e.Needs
-}
+func (r *Repository) packSize(kind Kind) int { return r.packSizes[kind] }
 
-// BusyError tells that another run is at work on a name.
-type BusyError struct {
-	Name Name
-	Who  string // host, process and since when, for people
-}
-
-func (e *BusyError) Error() string {
-	return string(e.Name) + ": another run is at work on this name: " + e.Who
-}
-
-// Names lists the backup names that have at least one level, sorted.
-func (r *Repository) Names(ctx context.Context) ([]Name, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Levels lists the levels of a name, oldest first. A record that cannot be
-// read is an error, since whoever goes on without it may be wrong.
-func (r *Repository) Levels(ctx context.Context, name Name) ([]Level, error) {
-	return nil, errors.ErrUnsupported
+// list collects the keys below a prefix, sorted.
+func (r *Repository) list(ctx context.Context, prefix string) ([]string, error) {
+	var keys []string
+	err := r.backend.List(ctx, prefix, func(key string, _ int64) error {
+		keys = append(keys, key)
+		return nil
+	})
+	slices.Sort(keys)
+	return keys, err
 }

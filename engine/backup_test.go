@@ -1,0 +1,202 @@
+package engine_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+
+	"backy/engine"
+	"backy/hints"
+	"backy/store"
+
+	"pgregory.net/rapid"
+)
+
+const chunk = 16 << 10
+
+func fill(r *rand.Rand, p []byte) {
+	for i := range p {
+		p[i] = byte(r.Uint32())
+	}
+}
+
+// Sizes at the edges of chunks, units and map nodes restore bit for bit.
+func TestSizes(t *testing.T) {
+	sizes := []int{0, 1, chunk - 1, chunk, chunk + 1, 64*chunk - 1, 64 * chunk, 64*chunk + 1, 256*chunk + 7, 4097*chunk + 12345}
+	for _, size := range sizes {
+		r, _ := newRepository(t, chunk)
+		data := make([]byte, size)
+		fill(rand.New(rand.NewPCG(1, uint64(size))), data[:size/2])
+		l := mustBackup(t, r, "image", &image{data: data})
+		checkLevel(t, r, l, data)
+		old := bytes.Repeat([]byte{0xff}, size)
+		if got := restored(t, r, l, old); !bytes.Equal(got, data) {
+			t.Errorf("size %d: restored over an old target, bytes differ at %s", size, firstDifference(got, data))
+		}
+	}
+}
+
+// Any history of writes, discards and resizes, backed up as a diff names it or
+// compared whole, with removals in between, restores bit for bit at every
+// level.
+func TestHistory(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		r, _ := newRepository(t, chunk)
+		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
+		data := make([]byte, rapid.IntRange(0, 80*chunk).Draw(rt, "size"))
+		want := map[store.LevelNumber][]byte{}
+		for range rapid.IntRange(1, 8).Draw(rt, "levels") {
+			changed := []hints.Extent{}
+			for range rapid.IntRange(0, 6).Draw(rt, "changes") {
+				data, changed = change(rt, rnd, data, changed)
+			}
+			src := &image{data: data}
+			switch rapid.IntRange(0, 2).Draw(rt, "way") {
+			case 0: // compare everything
+			case 1:
+				if len(want) > 0 {
+					src.changed, src.outside = clip(changed, len(data)), engine.Unchanged
+				}
+			case 2: // what is allocated
+				src.changed, src.outside = allocated(data), engine.Hole
+				src.full = rapid.Bool().Draw(rt, "full")
+			}
+			l := mustBackup(t, r, "image", src)
+			want[l.Number] = bytes.Clone(data)
+			if src.outcome != engine.Committed || src.ended != 1 {
+				rt.Fatalf("the source ended %d times, with %d", src.ended, src.outcome)
+			}
+			if rapid.IntRange(0, 3).Draw(rt, "rm") == 0 && len(want) > 1 {
+				for n := range want {
+					if n == l.Number {
+						continue // it would change what the next diff is from
+					}
+					if err := engine.Remove(context.Background(), r, "image", []store.LevelNumber{n}); err != nil {
+						rt.Fatal(err)
+					}
+					delete(want, n)
+					break
+				}
+			}
+		}
+		levels, err := r.Levels(context.Background(), "image")
+		if err != nil || len(levels) != len(want) {
+			rt.Fatalf("%d levels instead of %d, %v", len(levels), len(want), err)
+		}
+		for _, l := range levels {
+			checkLevel(t, r, l, want[l.Number])
+			if report, err := engine.Scrub(context.Background(), r, l, engine.ScrubOptions{}); err != nil {
+				rt.Fatalf("scrub: %v, %+v", err, report)
+			}
+		}
+	})
+}
+
+func change(rt *rapid.T, rnd *rand.Rand, data []byte, changed []hints.Extent) ([]byte, []hints.Extent) {
+	kind := rapid.IntRange(0, 4).Draw(rt, "kind")
+	if kind == 4 {
+		size := rapid.IntRange(0, 80*chunk).Draw(rt, "new size")
+		if size <= len(data) {
+			return data[:size:size], changed
+		}
+		return append(data[:len(data):len(data)], make([]byte, size-len(data))...), changed
+	}
+	if len(data) == 0 {
+		return data, changed
+	}
+	off := rapid.IntRange(0, len(data)-1).Draw(rt, "off")
+	n := rapid.IntRange(1, min(len(data)-off, 3*chunk)).Draw(rt, "length")
+	if kind == 0 { // a discard, named as a hole
+		clear(data[off : off+n])
+		return data, append(changed, hints.Extent{Offset: int64(off), Length: int64(n)})
+	}
+	fill(rnd, data[off:off+n])
+	return data, append(changed, hints.Extent{Offset: int64(off), Length: int64(n), Exists: true})
+}
+
+// clip cuts extents to an image that has shrunk; what was a hole and has been
+// written since counts as data, which Normalize sees to.
+func clip(extents []hints.Extent, size int) []hints.Extent {
+	out := []hints.Extent{}
+	for _, e := range extents {
+		e.Length = min(e.Length, int64(size)-e.Offset)
+		if e.Length > 0 {
+			// A later change may lie on an earlier one: read all of it.
+			e.Exists = true
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func allocated(data []byte) []hints.Extent {
+	out := []hints.Extent{}
+	for off := 0; off < len(data); off += chunk / 2 {
+		p := data[off:min(off+chunk/2, len(data))]
+		if !bytes.Equal(p, make([]byte, len(p))) {
+			out = append(out, hints.Extent{Offset: int64(off), Length: int64(len(p)), Exists: true})
+		}
+	}
+	return out
+}
+
+// A source that fails makes no level, and the next run goes on.
+func TestSourceFails(t *testing.T) {
+	r, _ := newRepository(t, chunk)
+	data := make([]byte, 100*chunk)
+	fill(rand.New(rand.NewPCG(1, 2)), data)
+	mustBackup(t, r, "image", &image{data: data})
+	for _, src := range []*image{
+		{data: data, failAt: 50 * chunk},
+		{data: data, recheck: errors.New("snapshot is gone")},
+	} {
+		_, err := engine.Backup(context.Background(), r, "image", src, engine.BackupOptions{})
+		if err == nil || src.outcome != engine.Failed || src.ended != 1 {
+			t.Fatalf("got %v, outcome %d, ended %d", err, src.outcome, src.ended)
+		}
+	}
+	levels, err := r.Levels(context.Background(), "image")
+	if err != nil || len(levels) != 1 {
+		t.Fatalf("%d levels, %v", len(levels), err)
+	}
+	checkLevel(t, r, mustBackup(t, r, "image", &image{data: data}), data)
+}
+
+// An extent left out is noticed where the sample hits it, and mended by
+// comparing everything.
+func TestSampleFindsALie(t *testing.T) {
+	r, _ := newRepository(t, chunk)
+	rnd := rand.New(rand.NewPCG(3, 4))
+	data := make([]byte, 64*chunk)
+	fill(rnd, data)
+	mustBackup(t, r, "image", &image{data: data})
+	fill(rnd, data) // everything changes, nothing is named
+	l := mustBackup(t, r, "image", &image{data: data, changed: []hints.Extent{}, outside: engine.Unchanged})
+	checkLevel(t, r, l, data)
+	if l.Origin.Diff != store.DiffNone {
+		t.Errorf("diff %q", l.Origin.Diff)
+	}
+	clear(data[:len(data)-1]) // one byte is left, in the last chunk, which is always looked at
+	l = mustBackup(t, r, "image", &image{data: data, changed: []hints.Extent{}, outside: engine.Hole})
+	checkLevel(t, r, l, data)
+}
+
+// The same bytes anywhere in the repository are stored once.
+func TestDedup(t *testing.T) {
+	r, b := newRepository(t, chunk)
+	data := make([]byte, 640*chunk)
+	fill(rand.New(rand.NewPCG(5, 6)), data[:320*chunk])
+	copy(data[320*chunk:], data[:320*chunk])
+	l := mustBackup(t, r, "one", &image{data: data})
+	if l.Stats.Chunks != 320 {
+		t.Errorf("%d chunks stored instead of 320", l.Stats.Chunks)
+	}
+	other := mustBackup(t, r, "two", &image{data: data})
+	if other.Stats.Chunks != 0 || other.Stats.Reused != int64(len(data)) {
+		t.Errorf("stored again: %+v", other.Stats)
+	}
+	checkLevel(t, r, other, data)
+	_ = b
+}

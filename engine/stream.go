@@ -1,0 +1,62 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"backy/store"
+)
+
+// copyStream brings a pipe's bytes into the repository; its size is what
+// arrives.
+func (b *backup) copyStream(ctx context.Context) (store.Ref, error) {
+	if err := b.w.BeginMap(ctx, b.baseMap(), -1); err != nil {
+		return store.Ref{}, err
+	}
+	b.size = 1 << 62 // nothing is cut at the end before the end is known
+	var arrived int64
+	err := pipeline(ctx, workers(b.o.Readers),
+		func(ctx context.Context, emit func(*unit) error) (err error) {
+			arrived, err = b.readStream(ctx, emit)
+			return err
+		}, b.work, b.consume)
+	if err != nil {
+		return store.Ref{}, err
+	}
+	b.size = arrived
+	b.o.Progress.Total.Store(arrived)
+	return b.w.FinishMap(ctx, b.chunks())
+}
+
+// readStream reads the stream to its end, unit by unit.
+func (b *backup) readStream(ctx context.Context, emit func(*unit) error) (size int64, err error) {
+	look := b.baseRefs()
+	for ended := false; !ended; {
+		if err := context.Cause(ctx); err != nil {
+			return size, err
+		}
+		p := getBuffer(unitBytes)
+		n, err := io.ReadFull(b.state.Stream, p)
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			ended = true
+		case err != nil:
+			return size, fmt.Errorf("read the input at %d: %w", size+int64(n), err)
+		}
+		if n == 0 {
+			break
+		}
+		u := &unit{first: size / b.repo.ChunkSize, data: p[:n]}
+		u.count = (int64(n) + b.repo.ChunkSize - 1) / b.repo.ChunkSize
+		if u.base, err = look(ctx, u.first, u.count); err != nil {
+			return size, err
+		}
+		size += int64(n)
+		if err := emit(u); err != nil {
+			return size, err
+		}
+	}
+	return size, nil
+}

@@ -1,0 +1,254 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// defaultBeat is how often a run says that its work moves on.
+const defaultBeat = 30 * time.Second
+
+// claim is a run's announcement, put exclusively in work/: its level number,
+// the lock on its name and the target of a fence at once. It is over as soon as
+// anything stands at its commit key.
+type claim struct {
+	Name    Name        `json:"name"`
+	Number  LevelNumber `json:"number"`
+	Run     RunID       `json:"run"`
+	Process process     `json:"process"`
+	Started time.Time   `json:"started"`
+	Beat    float64     `json:"beat_seconds"`
+}
+
+func (c *claim) Validate() error {
+	if c.Name.Validate() != nil || c.Number == 0 || c.Run == 0 || c.Beat <= 0 {
+		return errors.New("claim without a name, a number, a run or a beat")
+	}
+	return nil
+}
+
+func (c *claim) beat() time.Duration { return time.Duration(c.Beat * float64(time.Second)) }
+
+func (c *claim) who() string {
+	return fmt.Sprintf("%s since %s", c.Process, c.Started.Local().Format("2006-01-02 15:04:05"))
+}
+
+// BusyError tells that another run is at work on a name.
+type BusyError struct {
+	Name Name
+	Who  string // process, host and since when, for people
+}
+
+func (e *BusyError) Error() string {
+	return string(e.Name) + ": another run is at work on this name: " + e.Who
+}
+
+// ErrFenced tells that another run has declared this one dead and keeps it from
+// committing.
+var ErrFenced = errors.New("another run took this one for dead and fenced it; start again")
+
+func claimKey(name Name, n LevelNumber) string {
+	return workPrefix + "claim." + name.escape() + "." + n.String()
+}
+
+func claimPrefix(name Name) string { return workPrefix + "claim." + name.escape() + "." }
+
+func beatPrefix(run RunID) string { return workPrefix + "beat." + run.String() + "." }
+
+func beatKey(run RunID, n int) string { return beatPrefix(run) + strconv.Itoa(n) }
+
+// takeClaim makes this run the only one of its name. It fences runs that are
+// dead, and fails with a *BusyError where one is not.
+func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duration) (*claim, error) {
+	if r.readOnly != nil {
+		return nil, r.readOnly
+	}
+	now := time.Now()
+	c := &claim{Name: name, Run: NewRunID(now), Process: thisProcess(), Started: now.UTC(), Beat: beat.Seconds()}
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
+		last, err := r.lastNumber(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		settled, err := r.settleClaims(ctx, name, last, c.Run)
+		if err != nil {
+			return nil, err
+		}
+		if !settled {
+			continue
+		}
+		c.Number = last + 1
+		err = r.putObject(ctx, claimKey(name, c.Number), "claim", c)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("claim %s: %w", name, err)
+		}
+		// The numbers were listed before the claim was there: another run may
+		// have begun and committed in between.
+		if last, err = r.lastNumber(ctx, name); err == nil && last < c.Number {
+			return c, nil
+		}
+		if dropErr := r.dropClaim(context.WithoutCancel(ctx), c); dropErr != nil || err != nil {
+			return nil, errors.Join(err, dropErr)
+		}
+	}
+}
+
+// lastNumber is the highest number of a name that is taken: by a level, a
+// tombstone or a removal.
+func (r *Repository) lastNumber(ctx context.Context, name Name) (last LevelNumber, err error) {
+	err = r.backend.List(ctx, levelPrefix(name), func(key string, _ int64) error {
+		if _, n, _, err := parseLevelKey(key); err == nil {
+			last = max(last, n)
+		}
+		return nil
+	})
+	return last, err
+}
+
+// settleClaims clears the claims of a name that are over, and fences those that
+// are dead. settled is false where something changed, so that the numbers
+// must be looked at again.
+func (r *Repository) settleClaims(ctx context.Context, name Name, last LevelNumber, self RunID) (settled bool, err error) {
+	keys, err := r.list(ctx, claimPrefix(name))
+	if err != nil {
+		return false, err
+	}
+	settled = true
+	for _, key := range keys {
+		number, err := ParseLevelNumber(strings.TrimPrefix(key, claimPrefix(name)))
+		if err != nil {
+			continue // of another name, which begins alike
+		}
+		var c claim
+		err = r.getObject(ctx, key, "claim", &c)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			settled = false
+			continue
+		case errors.Is(err, errBadObject):
+			// Nothing but its number is known, and that is what is fenced.
+			c = claim{Name: name, Number: number, Beat: defaultBeat.Seconds()}
+		case err != nil:
+			return false, err
+		}
+		if number > last {
+			settled = false
+			if err := r.waitDead(ctx, &c); err != nil {
+				return false, err
+			}
+			if err := r.fence(ctx, name, number, c.Run, self); err != nil {
+				return false, err
+			}
+		}
+		if err := r.dropClaimKey(ctx, key, c.Run); err != nil {
+			return false, err
+		}
+	}
+	return settled, nil
+}
+
+// waitDead returns nil once a claim's process is taken for dead, or a
+// *BusyError as soon as it is known to live. No clock decides what is safe:
+// whoever is wrongly taken for dead is fenced and cannot commit.
+func (r *Repository) waitDead(ctx context.Context, c *claim) error {
+	busy := &BusyError{Name: c.Name, Who: c.who()}
+	if c.Process.sameHost(thisProcess()) {
+		if c.Process.alive() {
+			return busy
+		}
+		return nil
+	}
+	before, err := r.list(ctx, beatPrefix(c.Run))
+	if err != nil {
+		return err
+	}
+	// By the clocks, it started just now: believe that it lives.
+	if age := time.Since(c.Started); c.Run != 0 && age >= 0 && age < 2*c.beat() {
+		return busy
+	}
+	watch := time.NewTimer(2 * c.beat())
+	defer watch.Stop()
+	look := time.NewTicker(max(c.beat()/4, time.Millisecond))
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-watch.C:
+			return nil
+		case <-look.C:
+		}
+		now, err := r.list(ctx, beatPrefix(c.Run))
+		if err != nil {
+			return err
+		}
+		if len(now) != len(before) || len(now) > 0 && now[len(now)-1] != before[len(before)-1] {
+			return busy
+		}
+	}
+}
+
+// fence keeps a run from ever committing. It is no error if the run has
+// committed already. Of a run whose claim could not be read only the number is
+// known, and that is enough.
+func (r *Repository) fence(ctx context.Context, name Name, n LevelNumber, run, by RunID) error {
+	t := tombstone{Name: name, Number: n, Run: run, By: by, Time: time.Now().UTC()}
+	err := r.putObject(ctx, levelKey(name, n), "tombstone", &t)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("fence run %s of %s: %w", run, name, err)
+	}
+	return nil
+}
+
+// dropClaim removes a claim that is over.
+func (r *Repository) dropClaim(ctx context.Context, c *claim) error {
+	return r.dropClaimKey(ctx, claimKey(c.Name, c.Number), c.Run)
+}
+
+func (r *Repository) dropClaimKey(ctx context.Context, key string, run RunID) error {
+	if run != 0 {
+		beats, err := r.list(ctx, beatPrefix(run))
+		if err != nil {
+			return err
+		}
+		for _, key := range beats {
+			if err := r.backend.Delete(ctx, key); err != nil {
+				return err
+			}
+		}
+	}
+	return r.backend.Delete(ctx, key)
+}
+
+// keepBeating puts a beat whenever work has moved on since the last, until ctx
+// ends. A beat that cannot be put is left out: at worst the run is fenced.
+func (r *Repository) keepBeating(ctx context.Context, c *claim, moved func() int64) {
+	tick := time.NewTicker(c.beat())
+	defer tick.Stop()
+	last := moved()
+	for n := 1; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if now := moved(); now != last {
+			last = now
+			if r.putObject(ctx, beatKey(c.Run, n), "beat", time.Now().UTC()) == nil {
+				_ = r.backend.Delete(ctx, beatKey(c.Run, n-1))
+				n++
+			}
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// place is where a frame is kept, in all generations of its pack.
+type place struct {
+	kind  Kind
+	pack  PackID
+	index uint32
+}
+
+// Damage is what scrubs and restores have found to be bad and nothing has
+// mended since.
+type Damage struct {
+	places map[place]Checksum
+	sums   map[Checksum][]Ref // data chunks only
+}
+
+// damageNote is an object in damaged/.
+type damageNote struct {
+	Kind       Kind      `json:"kind"`
+	Ref        Ref       `json:"ref"`
+	Generation uint32    `json:"generation"` // of the pack, when it was found
+	Name       Name      `json:"name"`       // whose level was being read
+	Level      string    `json:"level"`
+	Cause      string    `json:"cause"`
+	Time       time.Time `json:"time"`
+}
+
+func damagePrefix(kind Kind, id PackID) string {
+	return damagedPrefix + strings.TrimSuffix(foldersOf(kind)[0], "/") + "." + strings.ReplaceAll(id.String(), "/", ".") + "."
+}
+
+func damageKey(kind Kind, ref Ref, generation uint32) string {
+	return damagePrefix(kind, ref.Pack) + strconv.FormatUint(uint64(generation), 10) + "." + strconv.FormatUint(uint64(ref.Index), 10)
+}
+
+// Damage reads what is known to be bad.
+func (r *Repository) Damage(ctx context.Context) (*Damage, error) {
+	d := &Damage{places: map[place]Checksum{}, sums: map[Checksum][]Ref{}}
+	keys, err := r.list(ctx, damagedPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		var n damageNote
+		err := r.getObject(ctx, key, "damaged", &n)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errBadObject) {
+			continue // mended meanwhile; or a note that is itself damaged: the next scrub notes it again
+		}
+		if err != nil {
+			return nil, err
+		}
+		at := place{n.Kind, n.Ref.Pack, n.Ref.Index}
+		if _, ok := d.places[at]; !ok && n.Kind == KindData {
+			d.sums[n.Ref.Sum] = append(d.sums[n.Ref.Sum], n.Ref)
+		}
+		d.places[at] = n.Ref.Sum
+	}
+	return d, nil
+}
+
+// Chunks is the number of bad chunks with different bytes.
+func (d *Damage) Chunks() int { return len(d.sums) }
+
+// Has reports whether what a reference names is known to be bad.
+func (d *Damage) Has(kind Kind, ref Ref) bool {
+	if len(d.places) == 0 {
+		return false
+	}
+	_, ok := d.places[place{kind, ref.Pack, ref.Index}]
+	return ok
+}
+
+// mapPacks returns the map packs of which a copy is bad.
+func (d *Damage) mapPacks() map[PackID]bool {
+	packs := map[PackID]bool{}
+	for at := range d.places {
+		if at.kind == KindMap {
+			packs[at.pack] = true
+		}
+	}
+	return packs
+}
+
+// Of returns the references of bad chunks whose bytes had this checksum.
+func (d *Damage) Of(sum Checksum) []Ref {
+	if len(d.sums) == 0 {
+		return nil
+	}
+	return d.sums[sum]
+}
+
+// NoteDamage writes down that what a reference names cannot be read, so that
+// the next backup reads its place again.
+func (r *Repository) NoteDamage(ctx context.Context, l *Level, bad *ChunkError) error {
+	if r.readOnly != nil {
+		return r.readOnly
+	}
+	generation := r.generation(foldersOf(bad.Kind)[0], bad.Ref.Pack)
+	n := damageNote{
+		Kind: bad.Kind, Ref: bad.Ref, Generation: generation, Name: l.Name, Level: l.Number.String(),
+		Cause: bad.Cause.Error(), Time: time.Now().UTC(),
+	}
+	err := r.putObject(ctx, damageKey(bad.Kind, bad.Ref, generation), "damaged", &n)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // known already
+	}
+	return err
+}
+
+// MarshalJSON names the kind by its folder.
+func (k Kind) MarshalJSON() ([]byte, error) {
+	return json.Marshal(strings.TrimSuffix(foldersOf(k)[0], "/"))
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (k *Kind) UnmarshalJSON(p []byte) error {
+	var s string
+	if err := json.Unmarshal(p, &s); err != nil {
+		return err
+	}
+	switch s + "/" {
+	case dataPrefix:
+		*k = KindData
+	case mapsPrefix:
+		*k = KindMap
+	default:
+		return fmt.Errorf("pack kind %q", s)
+	}
+	return nil
+}

@@ -1,0 +1,299 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+)
+
+// Reads of neighbouring frames are joined over gaps of up to readGap bytes and
+// to ranges of up to readSpan bytes.
+const (
+	readGap  = 64 << 10
+	readSpan = 5 << 20
+)
+
+// ChunkError tells that the bytes of a reference cannot be had.
+type ChunkError struct {
+	Kind  Kind
+	Ref   Ref
+	Cause error
+}
+
+func (e *ChunkError) Error() string {
+	what := "chunk"
+	if e.Kind == KindMap {
+		what = "map node"
+	}
+	return fmt.Sprintf("%s %s in pack %s: %v", what, e.Ref.Sum.String()[:16], e.Ref.Pack, e.Cause)
+}
+
+func (e *ChunkError) Unwrap() error { return e.Cause }
+
+// fetcher reads frames and checks them. It holds the buffers and the decoder
+// of one goroutine's reads; the repository pools them.
+type fetcher struct {
+	repo  *Repository
+	coder *Coder
+	table []byte
+	span  []byte
+	raw   []byte
+}
+
+// wanted is a reference to be read and its place in the caller's list.
+type wanted struct {
+	ref Ref
+	at  int
+	e   entry
+}
+
+// Fetch reads chunks or map nodes and calls fn for each reference with the raw
+// bytes, whose checksum has been compared, or with a *ChunkError. The bytes
+// are the callee's until it returns. The order is that of packs and indices,
+// not of refs; a reference that stands twice is given twice. An error of fn
+// ends the fetch; so does a cancelled context.
+func (r *Repository) Fetch(ctx context.Context, kind Kind, refs []Ref, fn func(i int, raw []byte, err error) error) error {
+	f := r.fetchers.Get().(*fetcher)
+	defer r.fetchers.Put(f)
+	byPack := make([]wanted, len(refs))
+	for i, ref := range refs {
+		byPack[i] = wanted{ref: ref, at: i}
+	}
+	slices.SortStableFunc(byPack, func(a, b wanted) int {
+		return compareRefs(a.ref, b.ref)
+	})
+	for len(byPack) > 0 {
+		n := 1
+		for n < len(byPack) && byPack[n].ref.Pack == byPack[0].ref.Pack {
+			n++
+		}
+		if err := f.pack(ctx, kind, byPack[:n], fn); err != nil {
+			return err
+		}
+		byPack = byPack[n:]
+	}
+	return nil
+}
+
+func compareRefs(a, b Ref) int {
+	switch {
+	case a.Pack.Run != b.Pack.Run:
+		return cmpUint(uint64(a.Pack.Run), uint64(b.Pack.Run))
+	case a.Pack.Seq != b.Pack.Seq:
+		return cmpUint(uint64(a.Pack.Seq), uint64(b.Pack.Seq))
+	}
+	return cmpUint(uint64(a.Index), uint64(b.Index))
+}
+
+func cmpUint(a, b uint64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// pack reads references into one pack: from the generation that was last seen,
+// then, for what could not be had, from whatever else there is.
+func (f *fetcher) pack(ctx context.Context, kind Kind, refs []wanted, fn func(int, []byte, error) error) error {
+	id := refs[0].ref.Pack
+	folder := foldersOf(kind)[0]
+	generation := f.repo.generation(folder, id)
+	failed, cause, err := f.generation(ctx, kind, packKey(folder, id, generation), refs, fn)
+	if err != nil || len(failed) == 0 {
+		return err
+	}
+	failed = slices.Clone(failed)
+	for _, folder := range foldersOf(kind) {
+		generations, err := f.repo.listGenerations(ctx, folder, id)
+		if err != nil {
+			return err
+		}
+		for _, g := range generations {
+			f.repo.setGeneration(folder, id, generations[0])
+			var c error
+			if failed, c, err = f.generation(ctx, kind, packKey(folder, id, g), failed, fn); err != nil {
+				return err
+			}
+			if len(failed) == 0 {
+				return nil
+			}
+			cause = c
+			if failed, err = f.salvage(ctx, kind, packKey(folder, id, g), failed, fn); err != nil {
+				return err
+			}
+		}
+	}
+	for _, w := range failed {
+		if err := fn(w.at, nil, &ChunkError{Kind: kind, Ref: w.ref, Cause: cause}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// generation reads references from one object. It returns those that it could
+// not serve and why the last of them; err is for what ends the whole fetch.
+func (f *fetcher) generation(ctx context.Context, kind Kind, key string, refs []wanted, fn func(int, []byte, error) error) (failed []wanted, cause, err error) {
+	failed = refs[:0:0]
+	fail := func(cause0 error, refs ...wanted) {
+		failed, cause = append(failed, refs...), cause0
+	}
+	maxRaw := maxRawOf(kind, f.repo.ChunkSize)
+	located := refs[:0:0]
+	for rest := refs; len(rest) > 0; {
+		n := tableSpan(rest)
+		if cause := f.entries(ctx, key, rest[:n], maxRaw); cause != nil {
+			fail(cause, rest[:n]...)
+		} else {
+			for _, w := range rest[:n] {
+				if w.e.Codec == Absent || w.e.Sum != w.ref.Sum {
+					fail(fmt.Errorf("%w: the table of %s has another checksum at index %d", errBadPack, key, w.ref.Index), w)
+					continue
+				}
+				located = append(located, w)
+			}
+		}
+		rest = rest[n:]
+	}
+	slices.SortStableFunc(located, func(a, b wanted) int { return cmpUint(uint64(a.e.Offset), uint64(b.e.Offset)) })
+	for len(located) > 0 {
+		if err := context.Cause(ctx); err != nil {
+			return nil, nil, err
+		}
+		n, end := frameSpan(located)
+		start := located[0].e.Offset
+		f.span = resize(f.span, int(end-start))
+		got, readErr := f.repo.backend.Get(ctx, key, f.span, start)
+		if readErr != nil && !errors.Is(readErr, io.EOF) && got < len(f.span) {
+			fail(readErr, located[:n]...)
+			located = located[n:]
+			continue
+		}
+		for _, w := range located[:n] {
+			raw, cause := f.frame(f.span[min(got, int(w.e.Offset-start)):got], w, maxRaw)
+			if cause != nil {
+				fail(fmt.Errorf("%s: %w", key, cause), w)
+				continue
+			}
+			if err := fn(w.at, raw, nil); err != nil {
+				return nil, nil, err
+			}
+		}
+		located = located[n:]
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, nil, err
+	}
+	return failed, cause, nil
+}
+
+// tableSpan returns how many of the references, sorted by index, have their
+// entries close enough to be read at once.
+func tableSpan(refs []wanted) int {
+	n := 1
+	for n < len(refs) &&
+		int64(refs[n].ref.Index-refs[n-1].ref.Index)*entrySize <= readGap &&
+		int64(refs[n].ref.Index-refs[0].ref.Index)*entrySize <= readSpan {
+		n++
+	}
+	return n
+}
+
+// frameSpan does the same for frames sorted by offset; end is where the last
+// of them ends.
+func frameSpan(refs []wanted) (n int, end int64) {
+	n, end = 1, refs[0].e.end()
+	for n < len(refs) && refs[n].e.Offset-end <= readGap && refs[n].e.end()-refs[0].e.Offset <= readSpan {
+		end = max(end, refs[n].e.end())
+		n++
+	}
+	return n, end
+}
+
+// entries fills in the table's entries of refs, by one read.
+func (f *fetcher) entries(ctx context.Context, key string, refs []wanted, maxRaw int) error {
+	first := refs[0].ref.Index
+	last := refs[len(refs)-1].ref.Index
+	if last >= maxPackEntries {
+		return fmt.Errorf("%w: index %d", errBadPack, last)
+	}
+	f.table = resize(f.table, int(last-first+1)*entrySize)
+	n, err := f.repo.backend.Get(ctx, key, f.table, packHeaderSize+int64(first)*entrySize)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	for i := range refs {
+		w := &refs[i]
+		at := int(w.ref.Index-first) * entrySize
+		w.e = entry{}
+		if at+entrySize <= n {
+			// What does not decode stays absent, and is looked for elsewhere.
+			if e, err := decodeEntry(f.table[at:], maxRaw); err == nil {
+				w.e = e
+			}
+		}
+	}
+	return nil
+}
+
+// frame decodes a frame, whose bytes begin at p, and compares its checksum.
+func (f *fetcher) frame(p []byte, w wanted, maxRaw int) ([]byte, error) {
+	stored, err := checkFrame(p, w.ref.Index, &w.e, maxRaw)
+	if err != nil {
+		return nil, err
+	}
+	return f.decode(stored, w)
+}
+
+func (f *fetcher) decode(stored []byte, w wanted) (_ []byte, err error) {
+	f.raw, err = f.coder.Decode(f.raw[:0], Encoded{Raw: w.e.Raw, Codec: w.e.Codec, Stored: stored})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errBadPack, err)
+	}
+	if Sum(f.raw) != w.ref.Sum {
+		return nil, fmt.Errorf("%w: the bytes fail their checksum", errBadPack)
+	}
+	return f.raw, nil
+}
+
+// salvage looks for the frames of refs without the help of the pack's table,
+// which may be what is bad.
+func (f *fetcher) salvage(ctx context.Context, kind Kind, key string, refs []wanted, fn func(int, []byte, error) error) (failed []wanted, err error) {
+	p, err := f.repo.readReadable(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	frames := scanFrames(p, maxRawOf(kind, f.repo.ChunkSize))
+	for _, w := range refs {
+		found, ok := frames[w.ref.Index]
+		if ok {
+			w.e = found.entry
+			if raw, cause := f.decode(found.stored, w); cause == nil {
+				if err := fn(w.at, raw, nil); err != nil {
+					return nil, err
+				}
+				continue
+			}
+		}
+		failed = append(failed, w)
+	}
+	return failed, nil
+}
+
+func resize(p []byte, n int) []byte {
+	if cap(p) < n {
+		return make([]byte, n)
+	}
+	return p[:n]
+}
+
+// newFetcherPool makes the pool of a repository's fetchers.
+func newFetcherPool(r *Repository) *sync.Pool {
+	return &sync.Pool{New: func() any { return &fetcher{repo: r, coder: r.NewCoder()} }}
+}

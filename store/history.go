@@ -1,0 +1,236 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+)
+
+// History is what a repository knows of one backup name.
+type History struct {
+	Name Name
+
+	// Levels are those that can be read, oldest first.
+	Levels []Level
+
+	// Last is the highest number ever used; 0: none.
+	Last LevelNumber
+
+	// Unfinished tells that the run of number Last did not commit.
+	Unfinished bool
+
+	// Bad are records that cannot be read, by number.
+	Bad []BadRecord
+
+	over map[RunID]bool
+}
+
+// BadRecord is a level's record that cannot be read.
+type BadRecord struct {
+	Number LevelNumber
+	Err    error
+}
+
+// Over reports whether a run is known to have ended: committed, removed or
+// fenced.
+func (h *History) Over(run RunID) bool { return h.over[run] }
+
+// tombstone stands at a commit key whose run may not commit.
+type tombstone struct {
+	Name   Name        `json:"name"`
+	Number LevelNumber `json:"number"`
+	Run    RunID       `json:"run"` // 0 where it is not known
+	By     RunID       `json:"by"`  // the run that put it
+	Time   time.Time   `json:"time"`
+}
+
+// removal takes a level away from every reader.
+type removal struct {
+	Name   Name        `json:"name"`
+	Number LevelNumber `json:"number"`
+	Run    RunID       `json:"run"` // of the level
+	Time   time.Time   `json:"time"`
+}
+
+// commitRecord is what stands at a commit key: one of the two.
+type commitRecord struct {
+	level     *Level
+	tombstone *tombstone
+}
+
+func (c *commitRecord) run() RunID {
+	if c.level != nil {
+		return c.level.Run
+	}
+	return c.tombstone.Run
+}
+
+// readCommit reads what stands at the commit key of a number.
+func (r *Repository) readCommit(ctx context.Context, name Name, n LevelNumber) (c commitRecord, err error) {
+	key := levelKey(name, n)
+	p, err := readAll(ctx, r.backend, key, maxJSON)
+	if err != nil {
+		return c, err
+	}
+	var t tombstone
+	if decodeObject(p, "tombstone", &t) == nil {
+		if t.Name != name || t.Number != n {
+			return c, fmt.Errorf("%s: %w: it belongs to %s level %s", key, errBadObject, t.Name, t.Number)
+		}
+		return commitRecord{tombstone: &t}, nil
+	}
+	var l Level
+	if err := decodeObject(p, "level", &l); err != nil {
+		return c, fmt.Errorf("%s: %w", key, err)
+	}
+	if l.Name != name || l.Number != n {
+		return c, fmt.Errorf("%s: %w: it belongs to %s level %s", key, errBadObject, l.Name, l.Number)
+	}
+	return commitRecord{level: &l}, nil
+}
+
+// History reads all that is known of a name.
+func (r *Repository) History(ctx context.Context, name Name) (History, error) {
+	h := History{Name: name, over: map[RunID]bool{}}
+	keys, err := r.list(ctx, levelPrefix(name))
+	if err != nil {
+		return h, err
+	}
+	removed := map[LevelNumber]bool{}
+	var numbers []LevelNumber
+	for _, key := range keys {
+		_, n, isRemoval, err := parseLevelKey(key)
+		if err != nil {
+			continue // not ours: what an editor or a network file system left
+		}
+		h.Last = max(h.Last, n)
+		if !isRemoval {
+			numbers = append(numbers, n)
+			continue
+		}
+		removed[n] = true
+		var m removal
+		if err := r.getObject(ctx, key, "removed", &m); err != nil {
+			h.Bad = append(h.Bad, BadRecord{n, err})
+			continue
+		}
+		h.over[m.Run] = true
+	}
+	slices.Sort(numbers)
+	for _, n := range numbers {
+		c, err := r.readCommit(ctx, name, n)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			if context.Cause(ctx) != nil {
+				return h, context.Cause(ctx)
+			}
+			h.Bad = append(h.Bad, BadRecord{n, err})
+			continue
+		}
+		if run := c.run(); run != 0 {
+			h.over[run] = true
+		}
+		h.Unfinished = c.tombstone != nil
+		if c.level != nil && !removed[n] {
+			h.Levels = append(h.Levels, *c.level)
+		}
+	}
+	if n := len(numbers); n > 0 && numbers[n-1] < h.Last {
+		h.Unfinished = false
+	}
+	slices.SortFunc(h.Bad, func(a, b BadRecord) int { return cmp.Compare(a.Number, b.Number) })
+	return h, nil
+}
+
+// Levels lists the levels of a name, oldest first: those that can be read,
+// with an error that joins why others cannot.
+func (r *Repository) Levels(ctx context.Context, name Name) ([]Level, error) {
+	h, err := r.History(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	var bad []error
+	for _, b := range h.Bad {
+		bad = append(bad, b.Err)
+	}
+	return h.Levels, errors.Join(bad...)
+}
+
+// Names lists the backup names that have levels, sorted.
+func (r *Repository) Names(ctx context.Context) ([]Name, error) {
+	keys, err := r.list(ctx, levelsPrefix)
+	if err != nil {
+		return nil, err
+	}
+	type numbers struct{ json, removed map[LevelNumber]bool }
+	names := map[Name]numbers{}
+	for _, key := range keys {
+		name, n, isRemoval, err := parseLevelKey(key)
+		if err != nil {
+			continue
+		}
+		if _, ok := names[name]; !ok {
+			names[name] = numbers{map[LevelNumber]bool{}, map[LevelNumber]bool{}}
+		}
+		if isRemoval {
+			names[name].removed[n] = true
+		} else {
+			names[name].json[n] = true
+		}
+	}
+	var found []Name
+	for name, has := range names {
+		live := false
+		for n := range has.json {
+			if live || has.removed[n] {
+				continue
+			}
+			c, err := r.readCommit(ctx, name, n)
+			// One that cannot be read is shown, so that it is not overlooked.
+			live = err != nil && !errors.Is(err, fs.ErrNotExist) || c.level != nil
+		}
+		if live {
+			found = append(found, name)
+		}
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+// Remove takes levels of a name away from every reader, for good. Numbers
+// that are no levels are an error before anything is removed.
+func (r *Repository) Remove(ctx context.Context, name Name, numbers []LevelNumber) error {
+	if r.readOnly != nil {
+		return r.readOnly
+	}
+	h, err := r.History(ctx, name)
+	if err != nil {
+		return err
+	}
+	var removals []removal
+	for _, n := range numbers {
+		i := slices.IndexFunc(h.Levels, func(l Level) bool { return l.Number == n })
+		if i < 0 {
+			for _, b := range h.Bad {
+				if b.Number == n {
+					return fmt.Errorf("%s has a level %s, but its record cannot be read: %w", name, n, b.Err)
+				}
+			}
+			return fmt.Errorf("%s has no level %s", name, n)
+		}
+		removals = append(removals, removal{Name: name, Number: n, Run: h.Levels[i].Run, Time: time.Now().UTC()})
+	}
+	for _, m := range removals {
+		err := r.putObject(ctx, removedKey(name, m.Number), "removed", &m)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("remove %s level %s: %w", name, m.Number, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"hash/crc32"
+	"io"
+	"io/fs"
+)
+
+// maxPackBytes bounds a pack as a whole.
+const maxPackBytes = 256 << 20
+
+// foundFrame is a frame found by scanning: its checksum is not known.
+type foundFrame struct {
+	entry  entry
+	stored []byte
+}
+
+// scanFrames finds every frame of a pack whose header is readable and whose
+// stored bytes have their CRC, wherever it lies. It needs neither the pack's
+// header nor its table.
+func scanFrames(p []byte, maxRaw int) map[uint32]foundFrame {
+	frames := map[uint32]foundFrame{}
+	for at := 0; ; {
+		i := bytes.Index(p[at:], frameMagic[:])
+		if i < 0 {
+			return frames
+		}
+		at += i
+		index, e, err := decodeFrameHeader(p[at:], maxRaw)
+		end := at + frameHeaderSize + e.Stored
+		if err != nil || end > len(p) {
+			at++
+			continue
+		}
+		stored := p[at+frameHeaderSize : end]
+		if crc32.Checksum(stored, castagnoli) != e.CRC {
+			at++
+			continue
+		}
+		e.Offset = int64(at)
+		frames[index] = foundFrame{entry: e, stored: stored}
+		at = end
+	}
+}
+
+// readReadable reads a pack as far as it can be read: pieces that cannot are
+// zeros, and a pack that is gone is empty.
+func (r *Repository) readReadable(ctx context.Context, key string) ([]byte, error) {
+	const piece = 64 << 10
+	var p []byte
+	for bad := 0; len(p) <= maxPackBytes; {
+		p = append(p, make([]byte, piece)...)
+		n, err := r.backend.Get(ctx, key, p[len(p)-piece:], int64(len(p)-piece))
+		switch {
+		case context.Cause(ctx) != nil:
+			return nil, context.Cause(ctx)
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, nil
+		case errors.Is(err, io.EOF):
+			return p[:len(p)-piece+n], nil
+		case err != nil:
+			// The end of an object that answers nothing is not known.
+			if bad++; bad > dataPackSize/piece {
+				return p, nil
+			}
+		}
+	}
+	return p, nil
+}

@@ -1,0 +1,248 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// WriterOptions are the choices of a run that writes. The zero value works.
+type WriterOptions struct {
+	Beat     time.Duration // how often it says that it moves on; 0: 30 s
+	OnStored func(n int64) // told of bytes put; may be nil
+}
+
+// Writer is a run that makes the next level of a name. From Begin to Commit or
+// Abort it is the only one of its name.
+//
+// Known and MendWanted may be called from many goroutines at a time; all else
+// is for one.
+type Writer struct {
+	ID      RunID
+	Number  LevelNumber
+	History History // as it was when the run began
+	Damage  *Damage // what is known to be bad, likewise
+
+	repo  *Repository
+	claim *claim
+	coder *Coder
+	data  *packWriter
+	nodes *packWriter
+	maps  *mapWriter
+	mends mender
+
+	moved    atomic.Int64
+	stopBeat context.CancelFunc
+	beating  sync.WaitGroup
+	ended    bool
+}
+
+// Begin claims a name. Errors: *BusyError.
+func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Writer, error) {
+	if o.Beat == 0 {
+		o.Beat = defaultBeat
+	}
+	c, err := r.takeClaim(ctx, name, o.Beat)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{ID: c.Run, Number: c.Number, repo: r, claim: c, coder: r.NewCoder()}
+	onStored := func(n int64) {
+		w.Moved()
+		if o.OnStored != nil {
+			o.OnStored(n)
+		}
+	}
+	w.data = newPackWriter(ctx, r, KindData, c.Run, onStored)
+	w.nodes = newPackWriter(ctx, r, KindMap, c.Run, onStored)
+	w.mends = mender{repo: r}
+	beatCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w.stopBeat = stop
+	w.beating.Go(func() { r.keepBeating(beatCtx, c, w.moved.Load) })
+	if err := w.prepare(ctx); err != nil {
+		return nil, errors.Join(err, w.Abort(context.WithoutCancel(ctx)))
+	}
+	return w, nil
+}
+
+// prepare reads, after the claim is there, what a run must know.
+func (w *Writer) prepare(ctx context.Context) (err error) {
+	if w.Damage, err = w.repo.Damage(ctx); err != nil {
+		return err
+	}
+	w.History, err = w.repo.History(ctx, w.claim.Name)
+	return err
+}
+
+// Moved says that the work goes on; else another host may take the run for
+// dead after two beats.
+func (w *Writer) Moved() { w.moved.Add(1) }
+
+// Stored is how many bytes have been put so far.
+func (w *Writer) Stored() int64 { return w.data.stored.Load() + w.nodes.stored.Load() + w.mends.stored }
+
+// BeginMap begins the level's map of so many chunks from a base's, whose Root
+// is zero where there is none. A negative number stands for one that only
+// FinishMap will tell. A map begun earlier is forgotten.
+func (w *Writer) BeginMap(ctx context.Context, base Map, chunks int64) (err error) {
+	if chunks < 0 {
+		chunks = unknownChunks
+	}
+	w.maps, err = newMapWriter(ctx, w.repo, base, chunks, w.coder, w.nodes.Append)
+	return err
+}
+
+// Known returns where a chunk is kept already, having looked that it is. It
+// never answers with a chunk that is known to be bad.
+func (w *Writer) Known(ctx context.Context, sum Checksum) (Ref, bool, error) {
+	ref, ok := w.repo.index.lookup(sum)
+	if !ok || w.Damage.Has(KindData, ref) {
+		return Ref{}, false, nil
+	}
+	if ref.Pack.Run == w.ID {
+		if got, ok := w.data.flyingSum(ref); ok {
+			return ref, got == sum, nil
+		}
+	}
+	sums, err := w.repo.tables.sums(ctx, ref.Pack)
+	if err != nil {
+		return Ref{}, false, err
+	}
+	if int(ref.Index) >= len(sums) || sums[ref.Index] != sum {
+		return Ref{}, false, nil
+	}
+	return ref, true, nil
+}
+
+// PutChunk stores a chunk, unless the run has stored the same bytes meanwhile.
+// It may be durable only after Commit.
+func (w *Writer) PutChunk(ctx context.Context, e Encoded) (ref Ref, stored bool, err error) {
+	if ref, ok := w.repo.index.lookup(e.Sum); ok && ref.Pack.Run == w.ID {
+		ref, ok, err := w.Known(ctx, e.Sum)
+		if ok || err != nil {
+			return ref, false, err
+		}
+	}
+	w.Moved()
+	if ref, err = w.data.Append(e, FrameChunk); err != nil {
+		return ref, false, err
+	}
+	w.repo.index.insert(ref)
+	return ref, true, nil
+}
+
+// Set names the chunk at a position of the map, in ascending order; a zero
+// reference makes a hole.
+func (w *Writer) Set(ctx context.Context, pos int64, ref Ref) error {
+	w.Moved()
+	return w.maps.Set(ctx, pos, ref)
+}
+
+// Drop makes positions from from to below to holes.
+func (w *Writer) Drop(ctx context.Context, from, to int64) error {
+	w.Moved()
+	return w.maps.Drop(ctx, from, to)
+}
+
+// FinishMap makes all data durable, ends the map at a number of chunks and
+// returns its root.
+func (w *Writer) FinishMap(ctx context.Context, chunks int64) (Ref, error) {
+	w.data.Flush()
+	if err := w.data.Wait(); err != nil {
+		return Ref{}, err
+	}
+	if err := w.mends.flush(ctx); err != nil {
+		return Ref{}, err
+	}
+	if err := w.mends.flushMaps(ctx, w.Damage); err != nil {
+		return Ref{}, err
+	}
+	return w.maps.Finish(ctx, chunks)
+}
+
+// ErrUndecided tells that it is not known whether a level was committed: the
+// repository did not answer. A later run settles it.
+var ErrUndecided = errors.New("it is not known whether the level was committed")
+
+// Commit makes the maps durable and puts the level's record, whose Root came
+// from FinishMap. Errors: ErrFenced, ErrUndecided. After any other error there
+// is no level and there will be none.
+func (w *Writer) Commit(ctx context.Context, l *Level) error {
+	if err := l.Validate(); err != nil {
+		return err
+	}
+	if l.Name != w.claim.Name || l.Number != w.Number || l.Run != w.ID {
+		return fmt.Errorf("level %s %s of run %s is not this run's", l.Name, l.Number, l.Run)
+	}
+	record, err := encodeObject("level", l)
+	if err != nil {
+		return err
+	}
+	// The record also goes into the last map pack, so that a lost level file
+	// can be made anew.
+	if len(record) <= maxMetaRaw {
+		e, _, err := w.coder.Encode(nil, record, Sum(record))
+		if err != nil {
+			return err
+		}
+		if _, err := w.nodes.Append(e, FrameLevel); err != nil {
+			return err
+		}
+	}
+	w.nodes.Flush()
+	if err := w.nodes.Wait(); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return w.end(ctx, w.repo.put(ctx, levelKey(l.Name, l.Number), record))
+}
+
+// end settles what became of the commit and lets go of the name.
+func (w *Writer) end(ctx context.Context, putErr error) error {
+	ctx = context.WithoutCancel(ctx)
+	w.ended = true
+	w.stopBeat()
+	w.beating.Wait()
+	if putErr != nil {
+		// Keep a put that may yet arrive from taking effect, and see what is there.
+		fenceErr := w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID)
+		c, readErr := w.repo.readCommit(ctx, w.claim.Name, w.Number)
+		switch {
+		case readErr != nil || c.level != nil && c.level.Run == w.ID && fenceErr != nil:
+			return fmt.Errorf("%w: %w", ErrUndecided, errors.Join(putErr, fenceErr, readErr))
+		case c.level != nil && c.level.Run == w.ID:
+			putErr = nil
+		case c.tombstone != nil && c.tombstone.By != w.ID:
+			putErr = ErrFenced
+		case errors.Is(putErr, fs.ErrExist):
+			putErr = ErrFenced
+		}
+	}
+	if err := w.repo.dropClaim(ctx, w.claim); err != nil && putErr != nil {
+		return errors.Join(putErr, err)
+	}
+	return putErr
+}
+
+// Abort ends a run that makes no level. It fences itself, so that the number
+// says for ever that the run is over. After Commit it does nothing.
+func (w *Writer) Abort(ctx context.Context) error {
+	if w.ended {
+		return nil
+	}
+	w.data.Abort()
+	w.nodes.Abort()
+	w.ended = true
+	w.stopBeat()
+	w.beating.Wait()
+	if err := w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID); err != nil {
+		return err // the claim stays: the next run finds this process gone and fences it
+	}
+	return w.repo.dropClaim(ctx, w.claim)
+}
