@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Reserved begins the names that no segment of a key may have, since folders
+// reserved begins the names that no segment of a key may have, since folders
 // hold such names for other reasons: temporary files of Put, and files that an
 // NFS client keeps because they were deleted while open.
 var reserved = [...]string{TempPrefix, ".nfs"}
