@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"testing"
+	"testing/iotest"
 
 	"backy/engine"
 	"backy/hints"
@@ -63,7 +65,11 @@ func TestHistory(t *testing.T) {
 				src.changed, src.outside = allocated(data), engine.Hole
 				src.full = rapid.Bool().Draw(rt, "full")
 			}
-			l := mustBackup(t, r, "image", src)
+			// A warning would mean that an honest diff was taken for a lie.
+			l, err := engine.Backup(context.Background(), r, "image", src, engine.BackupOptions{Warn: rt.Fatalf})
+			if err != nil {
+				rt.Fatal(err)
+			}
 			want[l.Number] = bytes.Clone(data)
 			if src.outcome != engine.Committed || src.ended != 1 {
 				rt.Fatalf("the source ended %d times, with %d", src.ended, src.outcome)
@@ -199,4 +205,48 @@ func TestDedup(t *testing.T) {
 	}
 	checkLevel(t, r, other, data)
 	_ = b
+}
+
+// pipe is a source that is read front to back.
+type pipe struct {
+	image
+	r io.Reader
+}
+
+func (p *pipe) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
+	st, err := p.image.Begin(ctx, run)
+	st.Reader, st.Size, st.Stream = nil, -1, p.r
+	return st, err
+}
+
+// A pipe's level has the size of what arrived, whatever the base's was.
+func TestStream(t *testing.T) {
+	r, _ := newRepository(t, chunk)
+	rnd := rand.New(rand.NewPCG(7, 8))
+	for _, size := range []int{0, 1, chunk, 300*chunk + 1, 5000 * chunk, 300 * chunk, 64 * chunk, 63*chunk + 5} {
+		data := make([]byte, size)
+		fill(rnd, data[size/3:])
+		l := mustBackup(t, r, "pipe", &pipe{r: iotest.HalfReader(bytes.NewReader(data))})
+		if l.Size != int64(size) {
+			t.Errorf("size %d instead of %d", l.Size, size)
+		}
+		checkLevel(t, r, l, data)
+	}
+	same := mustBackup(t, r, "pipe", &pipe{r: bytes.NewReader(restored(t, r, mustLevel(t, r, "pipe"), nil))})
+	if same.Stats.Changed != 0 || same.Root != mustLevel(t, r, "pipe").Root {
+		t.Errorf("an unchanged input changed the map: %+v", same.Stats)
+	}
+	broken := io.MultiReader(bytes.NewReader(make([]byte, chunk)), iotest.ErrReader(errors.New("producer failed")))
+	if _, err := engine.Backup(context.Background(), r, "pipe", &pipe{r: broken}, engine.BackupOptions{}); err == nil {
+		t.Error("an input that fails made a level")
+	}
+}
+
+func mustLevel(t testing.TB, r *store.Repository, name store.Name) store.Level {
+	t.Helper()
+	levels, err := r.Levels(context.Background(), name)
+	if err != nil || len(levels) == 0 {
+		t.Fatalf("%d levels, %v", len(levels), err)
+	}
+	return levels[len(levels)-1]
 }

@@ -209,12 +209,12 @@ func (w *mapWriter) Finish(ctx context.Context, chunks int64) (Ref, error) {
 	if err := w.advance(max(w.next, chunks), max(w.next, chunks)); err != nil {
 		return Ref{}, err
 	}
-	if err := w.drop(ctx, chunks, spanOf(w.path[0].height, w.fanout)); err != nil {
-		return Ref{}, err
-	}
 	// The tree was begun for more positions than there are: the nodes above the
 	// root have only their first child.
 	w.height = Map{Chunks: chunks, Fanout: w.fanout}.height()
+	if err := w.drop(ctx, chunks, spanOf(w.path[0].height, w.fanout)); err != nil {
+		return Ref{}, err
+	}
 	for len(w.path) > 1 {
 		if err := w.close(); err != nil {
 			return Ref{}, err
