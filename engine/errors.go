@@ -7,16 +7,21 @@ import (
 	"backy/store"
 )
 
-// DamagedError tells which byte ranges of a level cannot be read.
+// DamagedError tells which byte ranges of a level cannot be read. Without any,
+// the level is whole, but copies of map nodes are bad whose twins are good.
 type DamagedError struct {
-	Name    store.Name
-	Level   store.LevelNumber
-	Extents []hints.Extent
-	Cause   error // of one of them; may be nil
+	Name     store.Name
+	Level    store.LevelNumber
+	Extents  []hints.Extent
+	MapNodes int64 // bad copies of map nodes
+	Cause    error // of one of them; may be nil
 }
 
 func (e *DamagedError) Error() string {
 	s := fmt.Sprintf("%s level %s: damaged in %s", e.Name, e.Level, describe(e.Extents))
+	if len(e.Extents) == 0 {
+		s = fmt.Sprintf("%s level %s: one of the two copies of %d map nodes is bad; nothing is lost", e.Name, e.Level, e.MapNodes)
+	}
 	if e.Cause != nil {
 		s += ": " + e.Cause.Error()
 	}

@@ -67,8 +67,8 @@ func Scrub(ctx context.Context, repo *store.Repository, level store.Level, o Scr
 		}
 	}
 	switch {
-	case len(r.Damaged) > 0:
-		return *r, &DamagedError{Name: level.Name, Level: level.Number, Extents: r.Damaged}
+	case len(r.Damaged) > 0 || r.MapNodes > 0:
+		return *r, &DamagedError{Name: level.Name, Level: level.Number, Extents: r.Damaged, MapNodes: r.MapNodes}
 	case len(r.Different) > 0:
 		return *r, &DifferentError{Name: level.Name, Level: level.Number, Extents: r.Different}
 	}

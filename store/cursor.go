@@ -37,6 +37,16 @@ func (e *NodeError) Error() string {
 
 func (e *NodeError) Unwrap() error { return e.Cause }
 
+// nodeError says what cannot be known because of a bad node; another error
+// stays as it is.
+func nodeError(first, count int64, cause error) error {
+	var bad *ChunkError
+	if !errors.As(cause, &bad) {
+		return cause
+	}
+	return &NodeError{First: first, Count: count, Cause: cause}
+}
+
 // Cursor finds the leaves of a map, best front to back. Its memory is bounded
 // by the fan-out and the height. It is for one goroutine.
 type Cursor struct {
@@ -96,7 +106,7 @@ func (c *Cursor) At(ctx context.Context, pos int64) (Leaf, error) {
 		}
 		root, err := c.repo.node(ctx, c.m.Root, c.m.height(), c.m.Fanout)
 		if err != nil {
-			return Leaf{}, c.nodeError(0, c.m.Chunks, err)
+			return Leaf{}, nodeError(0, c.m.Chunks, err)
 		}
 		c.path = append(c.path, newStep(root, 0, 1))
 	}
@@ -113,7 +123,7 @@ func (c *Cursor) At(ctx context.Context, pos int64) (Leaf, error) {
 		}
 		child, err := c.child(ctx, top, i)
 		if err != nil {
-			return Leaf{}, c.nodeError(first, span, err)
+			return Leaf{}, nodeError(first, min(span, c.m.Chunks-first), err)
 		}
 		ahead := 1
 		if top.ahead > 8 {
@@ -146,16 +156,6 @@ func (c *Cursor) clip(l Leaf) Leaf {
 		l.Refs = l.Refs[:l.Count]
 	}
 	return l
-}
-
-// nodeError says what cannot be known because of a bad node; another error
-// stays as it is.
-func (c *Cursor) nodeError(first, count int64, cause error) error {
-	var bad *ChunkError
-	if !errors.As(cause, &bad) {
-		return cause
-	}
-	return &NodeError{First: first, Count: min(count, c.m.Chunks-first), Cause: cause}
 }
 
 // child returns child i of a step. Whoever goes from child to child gets more

@@ -41,7 +41,8 @@ type openNode struct {
 const unknownChunks = 1 << 45
 
 // newMapWriter begins a map of at most so many positions from a base, whose
-// Root is zero where there is none.
+// Root is zero where there is none. It and the writer's methods answer with a
+// *NodeError where the base's map is damaged.
 func newMapWriter(ctx context.Context, r *Repository, base Map, chunks int64, coder *Coder,
 	appendFrame func(Encoded, FrameType) (Ref, error),
 ) (*mapWriter, error) {
@@ -55,7 +56,7 @@ func newMapWriter(ctx context.Context, r *Repository, base Map, chunks int64, co
 	for !root.IsZero() && rootHeight > height {
 		n, err := r.node(ctx, root, rootHeight, w.fanout)
 		if err != nil {
-			return nil, err
+			return nil, nodeError(0, base.Chunks, err)
 		}
 		root, rootHeight = n.refs[0], rootHeight-1
 	}
@@ -81,7 +82,7 @@ func (w *mapWriter) open(ctx context.Context, ref Ref, height int, first int64) 
 	} else {
 		old, err := w.repo.node(ctx, ref, height, w.fanout)
 		if err != nil {
-			return err
+			return nodeError(first, spanOf(height, w.fanout), err)
 		}
 		n.refs = slices.Clone(old.refs)
 	}

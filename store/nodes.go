@@ -81,23 +81,42 @@ func (r *Repository) fetchNodes(ctx context.Context, refs []Ref, height, fanout 
 	})
 }
 
-// CheckNodes reads every copy of map nodes and calls fn for each that is bad.
+// CheckNodes reads every copy of map nodes, in the newest generations of their
+// packs, and calls fn for each that is bad.
 func (r *Repository) CheckNodes(ctx context.Context, refs []Ref, fn func(*ChunkError) error) error {
 	f := r.fetchers.Get().(*fetcher)
 	defer r.fetchers.Put(f)
 	for _, ref := range refs {
 		for _, folder := range foldersOf(KindMap) {
-			key := packKey(folder, ref.Pack, r.generation(folder, ref.Pack))
-			failed, cause, err := f.generation(ctx, KindMap, key, []wanted{{ref: ref}}, func(int, []byte, error) error { return nil })
+			cause, err := f.checkNode(ctx, folder, ref)
 			if err != nil {
 				return err
 			}
-			if len(failed) > 0 {
-				if err := fn(&ChunkError{Kind: KindMap, Ref: ref, Cause: cause}); err != nil {
-					return err
-				}
+			if cause == nil {
+				continue
+			}
+			if err := fn(&ChunkError{Kind: KindMap, Ref: ref, Cause: cause}); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// checkNode reads one copy of a node and returns what is wrong with it.
+func (f *fetcher) checkNode(ctx context.Context, folder string, ref Ref) (cause, err error) {
+	check := func() (cause, err error) {
+		key := packKey(folder, ref.Pack, f.repo.generation(folder, ref.Pack))
+		_, cause, err = f.generation(ctx, KindMap, key, []wanted{{ref: ref}}, func(int, []byte, error) error { return nil })
+		return cause, err
+	}
+	if cause, err = check(); cause == nil || err != nil {
+		return nil, err
+	}
+	generations, err := f.repo.listGenerations(ctx, folder, ref.Pack)
+	if err != nil || len(generations) == 0 {
+		return cause, err
+	}
+	f.repo.setGeneration(folder, ref.Pack, generations[0])
+	return check()
 }
