@@ -1,0 +1,108 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ceph/go-ceph/rbd"
+
+	"backy/store"
+)
+
+// survey finds the image by its name. From then on it is known by its id.
+func (s *Source) survey(ctx context.Context) error {
+	head, err := s.conn.open(ctx, s.spec.at(""), "", readOnly)
+	if err != nil {
+		return err
+	}
+	s.id, s.handle, err = head.identity(ctx)
+	if err == nil {
+		s.layout, err = head.layout(ctx)
+	}
+	if err == nil {
+		s.list, err = head.snapshots(ctx)
+	}
+	return errors.Join(err, head.close())
+}
+
+// fix makes or finds the snapshot to be backed up and opens it.
+func (s *Source) fix(ctx context.Context) error {
+	strays := s.strays()
+	if s.own {
+		if err := s.makeSnapshot(ctx, strays); err != nil {
+			return err
+		}
+	} else {
+		s.sweep(ctx, strays)
+		var ok bool
+		if s.to, ok = named(s.list, s.spec.Snap); !ok {
+			return s.noSnapshot()
+		}
+	}
+	at, err := s.conn.open(ctx, s.spec.at(s.to.name), s.handle, readOnly)
+	if err != nil {
+		return err
+	}
+	s.at = at
+	// The name may have gone to another snapshot since it was listed.
+	list, err := at.snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	if now, ok := named(list, s.to.name); !ok || now.id != s.to.id {
+		return fmt.Errorf("%s: %w: it was removed or replaced just now", at.spec, ErrSnapshotGone)
+	}
+	s.list = list
+	return nil
+}
+
+// makeSnapshot removes the strays and makes this run's snapshot.
+func (s *Source) makeSnapshot(ctx context.Context, strays []snapshot) (err error) {
+	head, err := s.conn.open(ctx, s.spec.at(""), s.handle, readWrite)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, head.close()) }()
+	for _, stray := range strays {
+		if err := head.remove(ctx, stray); err != nil {
+			s.run.Warn("%v", err)
+		}
+	}
+	s.tried = true
+	s.to, err = head.create(ctx, s.ownName())
+	return err
+}
+
+// noSnapshot tells why the spec's snapshot is not one that can be backed up.
+func (s *Source) noSnapshot() error {
+	for _, other := range s.list {
+		if other.name == s.spec.Snap {
+			return fmt.Errorf("%s: %w by that name: this one belongs to a group, the trash or mirroring", s.spec, ErrNoSnapshot)
+		}
+	}
+	return fmt.Errorf("%s: %w", s.spec, ErrNoSnapshot)
+}
+
+// origin is what the level records of where it came from.
+func (s *Source) origin(ctx context.Context) (store.Origin, error) {
+	made, err := s.at.snapshotTime(ctx, s.to)
+	if err != nil {
+		return store.Origin{}, err
+	}
+	pool, err := on(ctx, s.at, "ask for the pool", func(*rbd.Image) (int64, error) {
+		return s.at.io.GetPoolID(), nil
+	})
+	if err != nil {
+		return store.Origin{}, err
+	}
+	return store.Origin{
+		Kind: "rbd", Source: s.spec.String(), Time: made,
+		RBD: &store.RBDOrigin{
+			Cluster: s.conn.fsid, Pool: s.spec.Pool, PoolID: pool, Namespace: s.spec.Namespace,
+			Image: s.spec.Image, ImageID: s.id,
+			Snapshot: s.to.name, SnapshotID: s.to.id, Own: s.own,
+			Layout: s.layout,
+		},
+	}, nil
+}

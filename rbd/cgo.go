@@ -1,0 +1,68 @@
+package rbd
+
+/*
+#cgo LDFLAGS: -lrbd -lrados
+#include <errno.h>
+#include <stdlib.h>
+#include <rados/librados.h>
+#include <rbd/librbd.h>
+*/
+import "C"
+
+import (
+	"errors"
+	"syscall"
+	"unsafe"
+
+	"github.com/ceph/go-ceph/rados"
+)
+
+// What go-ceph does not bind. It gives away the rados_ioctx_t, but no
+// rbd_image_t, so an image whose flags are asked for is opened here.
+
+// errOf is the error of a C function that answers with a negative number.
+func errOf(ret C.int) error {
+	if ret >= 0 {
+		return nil
+	}
+	return syscall.Errno(-ret)
+}
+
+// failWhenFull makes operations that need space on a full pool fail with ENOSPC
+// or EDQUOT. librados's default is to hold them back until there is space,
+// opening an image for writing among them. It must be called before the image
+// is opened.
+func failWhenFull(io *rados.IOContext) {
+	C.rados_set_pool_full_try(C.rados_ioctx_t(io.Pointer()))
+}
+
+// invalidFlags opens an image by its id and reports whether its object map or
+// its fast diff is marked invalid, on the image itself or on one of the
+// snapshots.
+func invalidFlags(io *rados.IOContext, imageID string, snapshots []uint64) (bool, error) {
+	id := C.CString(imageID)
+	defer C.free(unsafe.Pointer(id))
+	var image C.rbd_image_t
+	if err := errOf(C.rbd_open_by_id_read_only(C.rados_ioctx_t(io.Pointer()), id, &image, nil)); err != nil {
+		return false, err
+	}
+	invalid, err := anyInvalid(image, snapshots)
+	return invalid, errors.Join(err, errOf(C.rbd_close(image)))
+}
+
+func anyInvalid(image C.rbd_image_t, snapshots []uint64) (bool, error) {
+	const bad = C.RBD_FLAG_OBJECT_MAP_INVALID | C.RBD_FLAG_FAST_DIFF_INVALID
+	var flags C.uint64_t
+	if err := errOf(C.rbd_get_flags(image, &flags)); err != nil || flags&bad != 0 {
+		return true, err
+	}
+	for _, s := range snapshots {
+		if err := errOf(C.rbd_snap_set_by_id(image, C.uint64_t(s))); err != nil {
+			return true, err
+		}
+		if err := errOf(C.rbd_get_flags(image, &flags)); err != nil || flags&bad != 0 {
+			return true, err
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,92 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ceph/go-ceph/rados"
+
+	"backy/engine"
+	"backy/store"
+)
+
+// span is the part of an image's history that a diff covers.
+type span struct {
+	handle string // the image's id
+	layout store.RBDLayout
+	from   snapshot   // without an id: from the beginning of time
+	to     snapshot   // what is read; without an id: the image as it is now
+	chain  []snapshot // all snapshots from from to to
+}
+
+// newSpan picks what lies in between from the image's snapshots.
+func newSpan(handle string, l store.RBDLayout, list []snapshot, from, to snapshot) span {
+	s := span{handle: handle, layout: l, from: from, to: to}
+	for _, snap := range list {
+		if from.id <= snap.id && (to.id == 0 || snap.id <= to.id) {
+			s.chain = append(s.chain, snap)
+		}
+	}
+	return s
+}
+
+// candidates are the periods where something may have changed in a span: those
+// that fast diff names where it can be trusted, else all. fast tells which.
+func (im *image) candidates(ctx context.Context, s span, d Diff, warn engine.Warn) (set *units, fast bool, err error) {
+	p := period(s.layout)
+	if d == DiffExact {
+		return all(s.to.size, p), false, nil
+	}
+	err = im.distrustFast(ctx, s)
+	switch {
+	case err == nil:
+		set, err = im.fast(ctx, s.from.name, s.to.size, p)
+		return set, true, err
+	case !errors.Is(err, ErrFastDiff):
+		return nil, false, err
+	case d == DiffFast:
+		return nil, false, fmt.Errorf("%w: use --diff auto", err)
+	case errors.Is(err, errInvalidMap) && warn != nil:
+		warn("%v; every object is asked for instead, which takes longer", err)
+	}
+	return all(s.to.size, p), false, nil
+}
+
+// distrustFast says why fast diff may miss changes in a span, with ErrFastDiff;
+// nil where it does not.
+//
+// Fast diff compares the object maps that are kept with the snapshots. Those are
+// right where their flags do not say otherwise. But where the image was shrunk, a
+// snapshot made, and the image grown again, librbd 16.2 takes what was written
+// since for unchanged. So it is trusted only where no snapshot is smaller than
+// the one before.
+func (im *image) distrustFast(ctx context.Context, s span) error {
+	if !hasFastDiff(s.layout) {
+		return fmt.Errorf("%s: %w: the image does not have the features object-map and fast-diff", im.spec.at(""), ErrFastDiff)
+	}
+	ids := make([]uint64, len(s.chain))
+	last := s.to
+	for i := len(s.chain) - 1; i >= 0; i-- {
+		snap := s.chain[i]
+		if snap.size > last.size {
+			return fmt.Errorf("%s: %w: the image was shrunk after its snapshot %s", im.spec.at(""), ErrFastDiff, snap.name)
+		}
+		ids[i], last = snap.id, snap
+	}
+	what := fmt.Sprintf("ask for the flags of %s", im.spec.at(""))
+	invalid, err := inPool(ctx, im.conn, im.spec, what, func(io *rados.IOContext) (bool, error) {
+		return invalidFlags(io, s.handle, ids)
+	})
+	if err != nil {
+		return err
+	}
+	if invalid {
+		return fmt.Errorf("%s: %w", im.spec.at(""), errInvalidMap)
+	}
+	return nil
+}
+
+// errInvalidMap is the reason that is worth a warning, since the image's owner
+// can mend it; the others are a choice.
+var errInvalidMap = fmt.Errorf("%w: the object map of the image or of one of its snapshots is marked invalid (rbd object-map rebuild mends it)", ErrFastDiff)

@@ -1,0 +1,76 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/ceph/go-ceph/rbd"
+
+	"backy/engine"
+)
+
+// View opens an image, or with spec.Snap a snapshot of it, to be compared with
+// a level. Its extents are what is allocated. ctx ends its reads. The closer must
+// be closed; it fails where the snapshot is gone, so that what was read does not
+// count (ErrSnapshotGone).
+//
+// An image that is in use changes meanwhile: it differs then, without any
+// damage.
+func (c *Conn) View(ctx context.Context, spec Spec) (engine.View, io.Closer, error) {
+	im, err := c.open(ctx, spec, "", readOnly)
+	if err != nil {
+		return engine.View{}, nil, err
+	}
+	view, vouch, err := im.view(ctx)
+	if err != nil {
+		return engine.View{}, nil, errors.Join(err, im.close())
+	}
+	return view, closer{im, vouch}, nil
+}
+
+// view describes what the image is opened at; vouch tells whether it still is.
+func (im *image) view(ctx context.Context) (v engine.View, vouch func(context.Context) error, err error) {
+	id, handle, err := im.identity(ctx)
+	if err != nil {
+		return engine.View{}, nil, err
+	}
+	layout, err := im.layout(ctx)
+	if err != nil {
+		return engine.View{}, nil, err
+	}
+	list, err := im.snapshots(ctx)
+	if err != nil {
+		return engine.View{}, nil, err
+	}
+	to, _ := named(list, im.spec.Snap)
+	size, err := on(ctx, im, "ask for the size", (*rbd.Image).GetSize)
+	if err != nil {
+		return engine.View{}, nil, err
+	}
+	to.size = int64(size)
+	set, _, err := im.candidates(ctx, newSpan(handle, layout, list, snapshot{}, to), DiffAuto, nil)
+	if err != nil {
+		return engine.View{}, nil, err
+	}
+	vouch = func(context.Context) error { return nil }
+	if to.id != 0 {
+		vouch = func(ctx context.Context) error { return im.conn.verify(ctx, im.spec, id, handle, to) }
+	}
+	return engine.View{
+		Reader:  &reader{ctx, im, to.size},
+		Size:    to.size,
+		Extents: im.changes(ctx, "", set, vouch),
+	}, vouch, nil
+}
+
+type closer struct {
+	im    *image
+	vouch func(context.Context) error
+}
+
+func (c closer) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.im.calls.limit)
+	defer cancel()
+	return errors.Join(c.vouch(ctx), c.im.close())
+}

@@ -1,0 +1,72 @@
+package rbd
+
+import (
+	"fmt"
+	"io"
+)
+
+// WriteAt writes all of p, from many goroutines at a time. On a full pool or
+// quota it fails at once, with ErrFull.
+func (t *Target) WriteAt(p []byte, off int64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	what := fmt.Sprintf("write %s at %d+%d", t.spec, off, len(p))
+	n, err := call(t.ctx, &t.im.calls, what, func(func()) (int, error) {
+		n, err := t.im.rbd.WriteAt(p, off)
+		if err == io.EOF || err == nil && n < len(p) { // reaches across the image's end
+			err = fmt.Errorf("%s: librbd took %d bytes: %w", what, n, io.ErrShortWrite)
+		}
+		return n, err
+	}, nil)
+	return n, t.conn.named(err, "%s", what)
+}
+
+const (
+	// zeroBlock is what WriteSame repeats; a length that it takes is a multiple of it.
+	zeroBlock = 512
+
+	// zeroCall bounds one call: librbd takes less than 2 GiB, and the watchdog
+	// wants a sign of life.
+	zeroCall = 256 << 20
+)
+
+var zeros [zeroBlock]byte
+
+// Zero makes a range read as zeros. Whole objects are freed, and what librbd can
+// free within objects; it writes zeros only where the edges ask for it.
+//
+// Discard would not do: librbd leaves what is not aligned to 64 KiB as it is, and
+// says nothing. A WriteSame of zeros it turns into rbd_write_zeroes, which
+// frees what it can and writes the rest, also over a clone's parent.
+func (t *Target) Zero(off, length int64) error {
+	for length > 0 {
+		n := min(length, zeroCall)
+		if err := t.zero(off, n); err != nil {
+			return err
+		}
+		off, length = off+n, length-n
+	}
+	return nil
+}
+
+func (t *Target) zero(off, length int64) error {
+	if odd := length % zeroBlock; odd != 0 {
+		if _, err := t.WriteAt(zeros[:odd], off+length-odd); err != nil {
+			return err
+		}
+		length -= odd
+	}
+	if length == 0 {
+		return nil
+	}
+	what := fmt.Sprintf("zero %s at %d+%d", t.spec, off, length)
+	err := do(t.ctx, &t.im.calls, what, func() error {
+		n, err := t.im.rbd.WriteSame(uint64(off), uint64(length), zeros[:], 0)
+		if err == nil && n < length {
+			err = fmt.Errorf("%s: librbd took %d bytes: %w", what, n, io.ErrShortWrite)
+		}
+		return err
+	})
+	return t.conn.named(err, "%s", what)
+}
