@@ -88,11 +88,13 @@ end() {
 }
 
 # start NAME [ARGUMENT]... runs a daemon, which goes to the background once it works.
-# It keeps none of our files open: who reads our output waits for their end.
+# It keeps none of our files open: who reads our output waits for their end. Debian's 18.2.7
+# looks for the OSD's classes below its current folder, so that is the root.
 start() {
 	local name=$1
 	if [[ $(pids "$name") ]]; then return; fi
-	timeout --kill-after=5 "$START_TIMEOUT" "ceph-${name%%.*}" --name "$name" --conf "$CONF" "${@:2}" \
+	(cd / && exec timeout --kill-after=5 "$START_TIMEOUT" \
+		"ceph-${name%%.*}" --name "$name" --conf "$CONF" "${@:2}") \
 		</dev/null >>"$DIR/log/$name.out" 2>&1 9<&- && return
 	note "$name did not come up; the end of its log:"
 	tail -n 25 "$DIR/log/$name".* >&2 || true
