@@ -144,6 +144,10 @@ func (r *restore) extents(chunks []hints.Range) []hints.Extent {
 	return hints.Normalize(list)
 }
 
+// holeUnits bounds a hole handed to the target at once, so that several are
+// zeroed at a time and a cancelled restore ends soon.
+const holeUnits = 64
+
 // produce walks the level's map and emits it all, holes as wide as they are.
 func (r *restore) produce(ctx context.Context, emit func(*piece) error) error {
 	m := r.level.Map()
@@ -155,10 +159,11 @@ func (r *restore) produce(ctx context.Context, emit func(*piece) error) error {
 			return damagedMap(r.level, err)
 		}
 		if leaf.Refs == nil {
-			if err := emit(&piece{first: pos, count: leaf.End() - pos}); err != nil {
+			end := min(leaf.End(), pos+holeUnits*perUnit)
+			if err := emit(&piece{first: pos, count: end - pos}); err != nil {
 				return err
 			}
-			pos = leaf.End()
+			pos = end
 			continue
 		}
 		// A leaf may be more or less than a unit.

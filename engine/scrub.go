@@ -168,10 +168,15 @@ func (s *scrub) existing(ctx context.Context) rangeSeq {
 				yield(hints.Range{}, err)
 				return
 			}
-			for i, ref := range leaf.Refs {
-				if !ref.IsZero() && !yield(hints.Range{First: leaf.First + int64(i), Count: 1}, nil) {
+			for i := 0; i < len(leaf.Refs); {
+				n := 0
+				for i+n < len(leaf.Refs) && !leaf.Refs[i+n].IsZero() {
+					n++
+				}
+				if n > 0 && !yield(hints.Range{First: leaf.First + int64(i), Count: int64(n)}, nil) {
 					return
 				}
+				i += n + 1
 			}
 			pos = leaf.End()
 		}

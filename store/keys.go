@@ -50,6 +50,9 @@ func parsePackKey(key string) (folder string, id PackID, generation uint32, err 
 		}
 		generation = uint32(g)
 	}
+	if packKey(folder, id, generation) != key {
+		return "", id, 0, fmt.Errorf("key %q: not a pack's as backy writes it", key)
+	}
 	return folder, id, generation, nil
 }
 

@@ -41,12 +41,13 @@ func startCommand(ctx context.Context, line string, stderr io.Writer) (*feed, er
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = grace
 	err = cmd.Start()
-	if closeErr := in.Close(); err == nil && closeErr == nil {
-		c := &command{ctx: ctx, line: line, cmd: cmd, out: out, exited: make(chan struct{})}
-		go c.watch()
-		return &feed{r: &interruptible{ctx: ctx, f: out}, ended: c.ended, stop: c.stop}, nil
+	_ = in.Close() // only a write end for others to use
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("run %q: %w", line, err), out.Close())
 	}
-	return nil, errors.Join(fmt.Errorf("run %q: %w", line, err), out.Close())
+	c := &command{ctx: ctx, line: line, cmd: cmd, out: out, exited: make(chan struct{})}
+	go c.watch()
+	return &feed{r: &interruptible{ctx: ctx, f: out}, ended: c.ended, stop: c.stop}, nil
 }
 
 // watch waits for the first process to end, and leaves it to be reaped.
