@@ -73,7 +73,7 @@ func (d *Dir) walk(ctx context.Context, folder, prefix string, fn func(name stri
 }
 
 func (d *Dir) visit(ctx context.Context, name, prefix string, fn func(name string, i info) error) error {
-	if !strings.HasPrefix(name, prefix) && !strings.HasPrefix(prefix, name+"/") {
+	if !strings.HasPrefix(name, prefix) {
 		return nil
 	}
 	i, err := d.fs.stat(name)
@@ -84,7 +84,7 @@ func (d *Dir) visit(ctx context.Context, name, prefix string, fn func(name strin
 		return d.fail("stat", name, err)
 	case i.folder:
 		return d.walk(ctx, name, prefix, fn)
-	case i.regular && strings.HasPrefix(name, prefix):
+	case i.regular:
 		return fn(name, i)
 	}
 	return nil

@@ -49,7 +49,7 @@ func (o *osFS) at(f func(root int) error) error {
 		}
 	})
 	if controlErr != nil {
-		return controlErr
+		return fs.ErrClosed
 	}
 	return err
 }
