@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"backy/engine"
@@ -104,7 +105,7 @@ func (t *Target) openFile() (err error) {
 	if t.f, err = os.OpenFile(t.path, os.O_WRONLY, 0); err != nil {
 		return fmt.Errorf("open the target: %w", err)
 	}
-	if err := t.refuseLocked(); err != nil {
+	if err := errors.Join(t.refuseLocked(), t.refuseAttached()); err != nil {
 		return errors.Join(err, t.discard())
 	}
 	for _, size := range []int64{t.size, 0, t.size} {
@@ -134,6 +135,10 @@ func (t *Target) openDevice() (err error) {
 	if err := t.refuseLocked(); err != nil {
 		return errors.Join(err, t.discard())
 	}
+	// Not every kernel refuses to open a read-only device for writing.
+	if readOnly, err := unix.IoctlGetInt(int(t.f.Fd()), unix.BLKROGET); err == nil && readOnly != 0 {
+		return errors.Join(fmt.Errorf("%s is read-only", t.path), t.discard())
+	}
 	size, err := t.f.Seek(0, io.SeekEnd)
 	switch {
 	case err != nil:
@@ -159,6 +164,35 @@ func (t *Target) refuseLocked() error {
 		return nil
 	}
 	return fmt.Errorf("%s is locked by another program, such as a virtual machine that runs: %w", t.path, ErrInUse)
+}
+
+// refuseAttached fails where the file is a loop device's: what is mounted from
+// there would lose its ground.
+func (t *Target) refuseAttached() error {
+	info, err := t.f.Stat()
+	if err != nil {
+		return err
+	}
+	names, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		backing, err := os.ReadFile(name)
+		if err != nil {
+			continue // detached meanwhile
+		}
+		other, err := os.Stat(strings.TrimSuffix(string(backing), "\n"))
+		if err != nil || !os.SameFile(info, other) {
+			continue
+		}
+		loop := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(name)))
+		if !t.o.Force {
+			return fmt.Errorf("%s is attached to %s: %w", t.path, loop, ErrInUse)
+		}
+		t.o.Warn("%s is attached to %s and is overwritten all the same", t.path, loop)
+	}
+	return nil
 }
 
 // WriteAt writes all of p inside the level's size.
