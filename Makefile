@@ -24,8 +24,8 @@ export GOFLAGS := $(if $(filter -tags=%,$(goflags)),\
 	$(patsubst -tags=%,-tags=%$(tag:%=$(comma)%),$(goflags)),\
 	$(goflags) $(tag:%=-tags=%))
 
-version := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
-build   := $(GO) build -trimpath -ldflags '-X main.version=$(version)'
+version := $(shell git describe --tags --always --dirty 2>/dev/null)
+build   := $(GO) build -trimpath -ldflags '$(version:%=-X main.version=%)'
 
 .PHONY: help build build-norbd test verify lint demo cluster cluster-down deps librbd clean
 
@@ -54,7 +54,7 @@ lint: librbd ## go vet, with and without librbd, gofumpt and staticcheck
 
 demo: deps ## install what is missing and show a backup, damage, mending and a restore on a real cluster
 	@$(MAKE) --no-print-directory build
-	docker/demo.sh
+	docker/cluster.sh with -- docker/demo.sh
 
 cluster: deps ## start a Ceph cluster in .cluster to play with; it stays until cluster-down
 	docker/cluster.sh up $(CLUSTER)
