@@ -16,7 +16,7 @@ import (
 type BackupOptions struct {
 	Labels   map[string]string
 	Source   string        // recorded as Origin.Source where the source leaves it empty
-	Readers  int           // units in work at a time; 0: 12
+	Readers  int           // units in work at a time; 0: 8
 	Beat     time.Duration // how often other hosts are told that the run lives; 0: 30 s
 	Progress *Progress     // may be nil
 	Warn     Warn          // may be nil

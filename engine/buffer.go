@@ -1,24 +1,30 @@
 package engine
 
-import "sync"
-
 // bufferBytes holds a unit, and leaves room for a codec that needs a little
 // more than it ends up with.
 const bufferBytes = unitBytes + 256<<10
 
-// buffers are reused from unit to unit.
-var buffers = sync.Pool{New: func() any {
-	p := make([]byte, bufferBytes)
-	return &p
-}}
+// buffers are reused from unit to unit. A sync.Pool would give them to the
+// garbage collector again and again, which lets the heap grow.
+var buffers = make(chan []byte, 4*defaultReaders)
 
 // getBuffer returns n bytes, at most a unit, with anything in them.
-func getBuffer(n int) []byte { return (*buffers.Get().(*[]byte))[:n] }
+func getBuffer(n int) []byte {
+	select {
+	case p := <-buffers:
+		return p[:n]
+	default:
+		return make([]byte, n, bufferBytes)
+	}
+}
 
-// putBuffer gives a buffer back; one that has been grown too.
+// putBuffer gives a buffer back.
 func putBuffer(p []byte) {
-	if cap(p) >= bufferBytes {
-		p = p[:bufferBytes]
-		buffers.Put(&p)
+	if cap(p) < bufferBytes {
+		return
+	}
+	select {
+	case buffers <- p[:bufferBytes]:
+	default:
 	}
 }

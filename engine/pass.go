@@ -19,7 +19,7 @@ type unit struct {
 	results      []result
 	data         []byte // what was read; already filled where the source is a stream
 	length       int64  // of data
-	stored       []byte // what the results' encoded chunks lie in
+	packed       int    // bytes at data's beginning that encoded chunks have taken
 }
 
 // result is what became of one chunk.
@@ -155,7 +155,6 @@ func (b *backup) work(ctx context.Context, u *unit) error {
 	b.o.Progress.Read.Add(u.length)
 	coder := b.coders.Get().(*store.Coder)
 	defer b.coders.Put(coder)
-	u.stored = getBuffer(unitBytes)[:0]
 	u.results = make([]result, u.count)
 	for i := range u.results {
 		at := int64(i) * b.repo.ChunkSize
@@ -165,8 +164,6 @@ func (b *backup) work(ctx context.Context, u *unit) error {
 			return err
 		}
 	}
-	putBuffer(u.data)
-	u.data = nil
 	return nil
 }
 
@@ -204,11 +201,15 @@ func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, raw []b
 			return result{verdict: known, ref: ref}, nil
 		}
 	}
-	enc, grown, err := coder.Encode(u.stored, raw, sum)
+	enc, err := coder.Encode(raw, sum)
 	if err != nil {
 		return result{}, err
 	}
-	u.stored = grown
+	// What is stored is never longer than what was read: it takes the place of
+	// chunks that are done with.
+	to := u.data[u.packed : u.packed+len(enc.Stored) : u.packed+len(enc.Stored)]
+	u.packed += copy(to, enc.Stored)
+	enc.Stored = to
 	if len(bad) == 0 {
 		return result{verdict: fresh, enc: enc}, nil
 	}
@@ -256,7 +257,7 @@ func (b *backup) consume(ctx context.Context, u *unit) error {
 	}
 	b.stats.Read += u.length
 	b.o.Progress.Done.Add(u.length)
-	putBuffer(u.stored)
+	putBuffer(u.data)
 	return nil
 }
 

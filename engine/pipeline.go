@@ -10,8 +10,8 @@ import (
 const unitBytes = 4 << 20
 
 // defaultReaders is how many units are in work at a time; between 8 and 16 a
-// cluster gives its best.
-const defaultReaders = 12
+// cluster gives its best, and each costs some 12 MiB of memory.
+const defaultReaders = 8
 
 func workers(n int) int {
 	if n > 0 {
@@ -27,9 +27,9 @@ type job[T any] struct {
 }
 
 // pipeline runs units through work, several at a time, and through consume,
-// one after the other in the order in which produce emitted them. At most
-// two units per worker are between produce and consume. The first error ends
-// all of it.
+// one after the other in the order in which produce emitted them. A few units
+// more than there are workers are between produce and consume. The first error
+// ends all of it.
 func pipeline[T any](ctx context.Context, workers int,
 	produce func(ctx context.Context, emit func(T) error) error,
 	work func(ctx context.Context, unit T) error,
@@ -37,7 +37,7 @@ func pipeline[T any](ctx context.Context, workers int,
 ) error {
 	g, gctx := errgroup.WithContext(ctx)
 	todo := make(chan *job[T])
-	ordered := make(chan *job[T], 2*workers)
+	ordered := make(chan *job[T], workers+2)
 	g.Go(func() error {
 		defer close(todo)
 		defer close(ordered)

@@ -15,7 +15,7 @@ import (
 
 // RestoreOptions are the choices of a restore. The zero value works.
 type RestoreOptions struct {
-	Writers  int       // units in work at a time; 0: 12
+	Writers  int       // units in work at a time; 0: 8
 	Progress *Progress // may be nil
 }
 

@@ -18,7 +18,7 @@ import (
 type ScrubOptions struct {
 	Percent  float64   // of the chunks, drawn at random; 0 or 100: all
 	Source   *View     // where not nil, a deep scrub: compare with it too
-	Readers  int       // units in work at a time; 0: 12
+	Readers  int       // units in work at a time; 0: 8
 	Progress *Progress // may be nil
 }
 

@@ -36,11 +36,12 @@ type Coder struct {
 	enc     *zstd.Encoder
 	dec     *zstd.Decoder
 	max     int
+	out     []byte
 	compare []byte
 }
 
-// NewCoder makes a coder for the repository's chunks and map nodes.
-func (r *Repository) NewCoder() *Coder { return newCoder(max(int(r.ChunkSize), maxMetaRaw)) }
+// NewCoder makes a coder for the repository's chunks.
+func (r *Repository) NewCoder() *Coder { return newCoder(int(r.ChunkSize)) }
 
 // newCoder makes a coder for raw lengths up to max, which is at least 1024.
 func newCoder(max int) *Coder {
@@ -64,30 +65,28 @@ func newCoder(max int) *Coder {
 	return &Coder{enc: enc, dec: dec, max: max}
 }
 
-// Encode appends the stored form of raw to dst and returns it with the grown
-// dst. Bytes that do not shrink by an eighth are kept raw. What was
+// Encode returns the stored form of raw, which aliases raw or the coder until
+// its next use. Bytes that do not shrink by an eighth are kept raw. What was
 // compressed has been decoded again and compared.
-func (c *Coder) Encode(dst, raw []byte, sum Checksum) (Encoded, []byte, error) {
-	start := len(dst)
+func (c *Coder) Encode(raw []byte, sum Checksum) (Encoded, error) {
 	e := Encoded{Sum: sum, Raw: len(raw), Codec: Zstd}
-	dst = c.enc.EncodeAll(raw, dst)
-	if len(dst)-start > len(raw)-len(raw)/8 {
-		e.Codec = Raw
-		dst = append(dst[:start], raw...)
+	c.out = c.enc.EncodeAll(raw, c.out[:0])
+	e.Stored = c.out
+	if len(c.out) > len(raw)-len(raw)/8 {
+		e.Codec, e.Stored = Raw, raw
 	}
-	e.Stored = dst[start:len(dst):len(dst)]
 	e.CRC = crc32.Checksum(e.Stored, castagnoli)
 	if e.Codec == Raw {
-		return e, dst, nil
+		return e, nil
 	}
 	var err error
 	if c.compare, err = c.Decode(c.compare[:0], e); err != nil {
-		return e, dst, fmt.Errorf("chunk %s: what was compressed does not decode: %w", sum, err)
+		return e, fmt.Errorf("chunk %s: what was compressed does not decode: %w", sum, err)
 	}
 	if !bytes.Equal(c.compare, raw) {
-		return e, dst, fmt.Errorf("chunk %s: what was compressed decodes to other bytes; suspect this machine's memory", sum)
+		return e, fmt.Errorf("chunk %s: what was compressed decodes to other bytes; suspect this machine's memory", sum)
 	}
-	return e, dst, nil
+	return e, nil
 }
 
 // Decode appends the raw bytes of e to dst. It checks the length only: whoever

@@ -24,7 +24,6 @@ type mapWriter struct {
 	path   []*openNode // from the root down
 	next   int64       // changes below are done
 	buf    []byte
-	out    []byte
 }
 
 // openNode is a node that may still change.
@@ -150,9 +149,8 @@ func (w *mapWriter) write(n *openNode) (Ref, error) {
 	if sum == n.base.Sum {
 		return n.base, nil
 	}
-	var e Encoded
-	var err error
-	if e, w.out, err = w.coder.Encode(w.out[:0], w.buf, sum); err != nil {
+	e, err := w.coder.Encode(w.buf, sum)
+	if err != nil {
 		return Ref{}, err
 	}
 	return w.append(e, FrameNode)

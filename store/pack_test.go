@@ -18,7 +18,7 @@ func sealed(t testing.TB, r *Repository, chunks ...[]byte) []byte {
 	b := &packBuilder{id: PackID{Run: 7, Seq: 3}}
 	c := r.NewCoder()
 	for _, raw := range chunks {
-		e, _, err := c.Encode(nil, raw, Sum(raw))
+		e, err := c.Encode(raw, Sum(raw))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +142,7 @@ func TestCoder(t *testing.T) {
 		{bytes.Repeat([]byte("backy"), 10000), Zstd},
 		{append(make([]byte, 32<<10), noise[:32<<10]...), Zstd},
 	} {
-		e, _, err := c.Encode([]byte("before"), test.raw, Sum(test.raw))
+		e, err := c.Encode(test.raw, Sum(test.raw))
 		if err != nil || e.Codec != test.codec {
 			t.Errorf("%d bytes: codec %d, %v", len(test.raw), e.Codec, err)
 		}
@@ -156,7 +156,7 @@ func TestCoder(t *testing.T) {
 // A frame that would decode to more than its entry says is refused before the
 // memory is taken.
 func TestDecodeIsBounded(t *testing.T) {
-	big, _, err := newCoder(4<<20).Encode(nil, make([]byte, 4<<20), Checksum{})
+	big, err := newCoder(4<<20).Encode(make([]byte, 4<<20), Checksum{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestDecodeIsBounded(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	e, _, err := newCoder(64<<10).Encode(nil, bytes.Repeat([]byte("backy"), 1000), Checksum{})
+	e, err := newCoder(64<<10).Encode(bytes.Repeat([]byte("backy"), 1000), Checksum{})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestGenerations(t *testing.T) {
 	good := map[uint32]Encoded{}
 	var refs []Ref
 	for i, raw := range chunks {
-		e, _, err := r.NewCoder().Encode(nil, raw, Sum(raw))
+		e, err := r.NewCoder().Encode(raw, Sum(raw))
 		if err != nil {
 			t.Fatal(err)
 		}

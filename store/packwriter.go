@@ -21,6 +21,7 @@ type packBuilder struct {
 	id      PackID
 	entries []entry // Offset counts from the first frame until sealed
 	frames  []byte
+	full    int // the length that frames will not exceed by much
 }
 
 func (b *packBuilder) reset(id PackID) {
@@ -33,6 +34,10 @@ func (b *packBuilder) append(e Encoded, t FrameType) (index uint32) {
 		Sum: e.Sum, Offset: int64(len(b.frames)), Stored: len(e.Stored),
 		Raw: e.Raw, Codec: e.Codec, Type: t, CRC: e.CRC,
 	})
+	if need := len(b.frames) + frameHeaderSize + len(e.Stored); need > cap(b.frames) && need > 1<<20 {
+		// What has become large will become full: grow once.
+		b.frames = append(make([]byte, 0, max(need, b.full)), b.frames...)
+	}
 	b.frames = appendFrameHeader(b.frames, index, &b.entries[index])
 	b.frames = append(b.frames, e.Stored...)
 	return index
@@ -91,8 +96,9 @@ func newPackWriter(ctx context.Context, repo *Repository, kind Kind, run RunID, 
 		free: make(chan *packBuilder, 2), flying: map[PackID]*packBuilder{},
 	}
 	w.ctx, w.fail = context.WithCancelCause(ctx)
-	w.free <- &packBuilder{}
-	w.free <- &packBuilder{}
+	for range 2 {
+		w.free <- &packBuilder{full: w.limit + maxRawOf(kind, repo.ChunkSize) + frameHeaderSize}
+	}
 	return w
 }
 

@@ -50,7 +50,7 @@ func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Wr
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{ID: c.Run, Number: c.Number, repo: r, claim: c, coder: r.NewCoder()}
+	w := &Writer{ID: c.Run, Number: c.Number, repo: r, claim: c, coder: newCoder(maxMetaRaw)}
 	onStored := func(n int64) {
 		w.Moved()
 		if o.OnStored != nil {
@@ -185,7 +185,7 @@ func (w *Writer) Commit(ctx context.Context, l *Level) error {
 	// The record also goes into the last map pack, so that a lost level file
 	// can be made anew.
 	if len(record) <= maxMetaRaw {
-		e, _, err := w.coder.Encode(nil, record, Sum(record))
+		e, err := w.coder.Encode(record, Sum(record))
 		if err != nil {
 			return err
 		}
