@@ -89,7 +89,9 @@ func (b *backup) verifyOutside(ctx context.Context, p *plan) (int64, error) {
 			check.chunk(pos)
 		}
 		if b.state.Doubt != nil {
-			err = check.ranges(hints.Chunks(b.state.Doubt, b.repo.ChunkSize, b.size))
+			// Chunks that the plan names in part were read whole.
+			named := hints.MergeRanges(hints.Chunks(p.extents, b.repo.ChunkSize, b.size), ranges(p.extra))
+			err = check.ranges(hints.SubtractRanges(hints.Chunks(b.state.Doubt, b.repo.ChunkSize, b.size), named))
 		}
 	}
 	if waitErr := check.group.Wait(); waitErr != nil {

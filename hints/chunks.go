@@ -110,8 +110,18 @@ func split(e Extent, chunk, size int64) [3]Range {
 // MergeRanges is the union of two streams of ranges, each ascending and
 // disjoint, as one. A chunk that either wants read is read.
 func MergeRanges(a, b iter.Seq2[Range, error]) iter.Seq2[Range, error] {
+	return asRanges(Union(asExtents(a), asExtents(b)))
+}
+
+// SubtractRanges is what a names and b does not, whatever b says of it.
+func SubtractRanges(a, b iter.Seq2[Range, error]) iter.Seq2[Range, error] {
+	return asRanges(Subtract(asExtents(a), asExtents(b)))
+}
+
+// asRanges is the inverse of asExtents.
+func asRanges(seq Seq) iter.Seq2[Range, error] {
 	return func(yield func(Range, error) bool) {
-		for e, err := range Union(asExtents(a), asExtents(b)) {
+		for e, err := range seq {
 			if err != nil {
 				yield(Range{}, err)
 				return

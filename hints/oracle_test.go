@@ -214,22 +214,34 @@ func TestChunksAgreeWithTheirDefinition(t *testing.T) {
 	})
 }
 
-func TestMergeRanges(t *testing.T) {
+func TestRangeArithmetic(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.Int64Range(1, 100).Draw(t, "size")
 		chunk := rapid.Int64Range(1, 9).Draw(t, "chunk")
+		n := (size + chunk - 1) / chunk
+		paintedOf := func(seq iter.Seq2[Range, error]) []cover {
+			ranges, err := collectRanges(seq)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustBeRanges(t, ranges)
+			return paintRanges(ranges, n)
+		}
 		a := Chunks(Of(drawSeq(t, "a", size)), chunk, size)
 		b := Chunks(Of(drawSeq(t, "b", size)), chunk, size)
-		got, err := collectRanges(MergeRanges(a, b))
-		if err != nil {
-			t.Fatal(err)
-		}
-		mustBeRanges(t, got)
-		ra, _ := collectRanges(a)
-		rb, _ := collectRanges(b)
-		n := (size + chunk - 1) / chunk
-		if want := paintRanges(append(ra, rb...), n); !slices.Equal(paintRanges(got, n), want) {
-			t.Fatalf("got %v of %v and %v", got, ra, rb)
+		pa, pb := paintedOf(a), paintedOf(b)
+		merged, subtracted := paintedOf(MergeRanges(a, b)), paintedOf(SubtractRanges(a, b))
+		for i := range n {
+			if want := max(pa[i], pb[i]); merged[i] != want {
+				t.Fatalf("merged: chunk %d is %v, want %v", i, merged[i], want)
+			}
+			want := pa[i]
+			if pb[i] != nothing {
+				want = nothing
+			}
+			if subtracted[i] != want {
+				t.Fatalf("subtracted: chunk %d is %v, want %v", i, subtracted[i], want)
+			}
 		}
 	})
 }
