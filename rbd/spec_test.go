@@ -1,0 +1,67 @@
+package rbd
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParseSpec(t *testing.T) {
+	for in, want := range map[string]Spec{
+		"rbd:pool/image":                {Pool: "pool", Image: "image"},
+		"rbd:pool/image@snap":           {Pool: "pool", Image: "image", Snap: "snap"},
+		"rbd:pool/tenant/image":         {Pool: "pool", Namespace: "tenant", Image: "image"},
+		"rbd:pool/tenant/image@snap":    {Pool: "pool", Namespace: "tenant", Image: "image", Snap: "snap"},
+		"rbd:a b/ü:x/.i%2F@2026-11-23 ": {Pool: "a b", Namespace: "ü:x", Image: ".i%2F", Snap: "2026-11-23 "},
+	} {
+		got, err := ParseSpec(in)
+		if err != nil || got != want {
+			t.Errorf("ParseSpec(%q) = %+v, %v, want %+v", in, got, err, want)
+		}
+		if got.String() != in {
+			t.Errorf("%+v prints %q, want %q", got, got, in)
+		}
+	}
+	for in, why := range map[string]string{
+		"":                     "does not begin with rbd:",
+		"pool/image":           "does not begin with rbd:",
+		"RBD:pool/image":       "does not begin with rbd:",
+		"rbd:":                 "names no image",
+		"rbd:image":            "names no image",
+		"rbd:image@snap":       "names no image",
+		"rbd:/image":           "empty pool name",
+		"rbd:pool/":            "empty image name",
+		"rbd:pool/@snap":       "empty image name",
+		"rbd:pool//image":      "empty namespace name",
+		"rbd:pool/n/":          "empty image name",
+		"rbd:/n/image":         "empty pool name",
+		"rbd:pool/n/i/x":       "too many slashes",
+		"rbd:pool/image@":      "no snapshot name",
+		"rbd:pool/image@a@b":   "more than one @",
+		"rbd:pool/image@a/b":   "a slash in the snapshot name",
+		"rbd:po@ol/image":      "a slash in the snapshot name",
+		"rbd:pool/im\x00age":   "control characters",
+		"rbd:pool/image\n":     "control characters",
+		"rbd:pool/im\xffage":   "not UTF-8",
+		"rbd:pool/image@s\xc3": "not UTF-8",
+	} {
+		_, err := ParseSpec(in)
+		if err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("ParseSpec(%q): %v, want %q in it", in, err, why)
+		}
+	}
+}
+
+func FuzzParseSpec(f *testing.F) {
+	for _, s := range []string{"rbd:pool/image", "rbd:pool/tenant/image@snap", "rbd:a/b@c@d", "rbd://"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		spec, err := ParseSpec(s)
+		if err != nil {
+			return
+		}
+		if spec.String() != s {
+			t.Errorf("ParseSpec(%q) prints %q", s, spec)
+		}
+	})
+}
