@@ -14,12 +14,13 @@ import (
 
 // BackupOptions are the choices of a backup. The zero value works.
 type BackupOptions struct {
-	Labels   map[string]string
-	Source   string        // recorded as Origin.Source where the source leaves it empty
-	Readers  int           // units in work at a time; 0: 8
-	Beat     time.Duration // how often other hosts are told that the run lives; 0: 30 s
-	Progress *Progress     // may be nil
-	Warn     Warn          // may be nil
+	Labels      map[string]string
+	Source      string // recorded as Origin.Source where the source leaves it empty
+	Readers     int    // units in work at a time; 0: 8
+	Compression store.Compression
+	Beat        time.Duration // how often other hosts are told that the run lives; 0: 30 s
+	Progress    *Progress     // may be nil
+	Warn        Warn          // may be nil
 }
 
 // cleanupTime bounds what a run does after it was cancelled or has failed.
@@ -46,7 +47,7 @@ func Backup(ctx context.Context, repo *store.Repository, name store.Name, src So
 		return store.Level{}, err
 	}
 	b := &backup{repo: repo, name: name, src: src, o: o, w: w, started: started}
-	b.coders.New = func() any { return repo.NewCoder() }
+	b.coders.New = func() any { return repo.NewCoder(o.Compression) }
 	level, err := b.run(ctx)
 	if err == nil {
 		return level, nil

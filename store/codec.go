@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
-	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/compress/s2"
 )
 
 // Codec is how the stored bytes of a frame are coded.
@@ -16,8 +17,31 @@ type Codec uint8
 const (
 	Absent Codec = iota
 	Raw
-	Zstd
+	Zstd // RFC 8878
+	S2   // an s2 block: github.com/klauspost/compress/s2
 )
+
+// Compression is how a run codes what it stores. The zero value is zstd.
+type Compression uint8
+
+// The compressions.
+const (
+	CompressZstd Compression = iota
+	CompressS2
+	CompressNone
+)
+
+// ParseCompression reads what Compression.String prints.
+func ParseCompression(s string) (Compression, error) {
+	for _, c := range []Compression{CompressZstd, CompressS2, CompressNone} {
+		if s == c.String() {
+			return c, nil
+		}
+	}
+	return 0, fmt.Errorf("compression %q: not zstd, s2 or none", s)
+}
+
+func (c Compression) String() string { return [...]string{"zstd", "s2", "none"}[c] }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -33,53 +57,43 @@ type Encoded struct {
 // Coder compresses and decompresses. It is for one goroutine at a time; keep
 // it, since making one costs more than using it.
 type Coder struct {
-	enc     *zstd.Encoder
-	dec     *zstd.Decoder
-	max     int
-	out     []byte
-	compare []byte
+	compression Compression
+	zstd        *zstdCodec
+	max         int
+	out         []byte
+	compare     []byte
 }
 
 // NewCoder makes a coder for the repository's chunks.
-func (r *Repository) NewCoder() *Coder { return newCoder(int(r.ChunkSize)) }
+func (r *Repository) NewCoder(c Compression) *Coder { return newCoder(int(r.ChunkSize), c) }
 
 // newCoder makes a coder for raw lengths up to max, which is at least 1024.
-func newCoder(max int) *Coder {
-	window := 1 << 20
-	for window/2 >= max && window/2 >= zstd.MinWindowSize {
-		window /= 2
-	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
-		zstd.WithEncoderCRC(false), zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
-	if err != nil {
-		panic(err) // only wrong options make it fail, and they are constants
-	}
-	// The decoder's own bound is a safety net above ours: Decode never asks it
-	// for more than the raw length that a reference's entry names.
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(uint64(max)),
-		zstd.WithDecoderMaxWindow(uint64(max)))
-	if err != nil {
-		panic(err)
-	}
-	return &Coder{enc: enc, dec: dec, max: max}
+func newCoder(max int, c Compression) *Coder {
+	return &Coder{compression: c, zstd: newZstdCodec(max), max: max}
 }
 
 // Encode returns the stored form of raw, which aliases raw or the coder until
 // its next use. Bytes that do not shrink by an eighth are kept raw. What was
 // compressed has been decoded again and compared.
-func (c *Coder) Encode(raw []byte, sum Checksum) (Encoded, error) {
-	e := Encoded{Sum: sum, Raw: len(raw), Codec: Zstd}
-	c.out = c.enc.EncodeAll(raw, c.out[:0])
-	e.Stored = c.out
-	if len(c.out) > len(raw)-len(raw)/8 {
+func (c *Coder) Encode(raw []byte, sum Checksum) (e Encoded, err error) {
+	e = Encoded{Sum: sum, Raw: len(raw), Codec: Raw, Stored: raw}
+	switch c.compression {
+	case CompressZstd:
+		if c.out, err = c.zstd.compress(c.out, raw); err != nil {
+			return e, fmt.Errorf("chunk %s: %w", sum, err)
+		}
+		e.Codec, e.Stored = Zstd, c.out
+	case CompressS2:
+		c.out = s2.Encode(c.out[:cap(c.out)], raw)
+		e.Codec, e.Stored = S2, c.out
+	}
+	if len(e.Stored) > len(raw)-len(raw)/8 {
 		e.Codec, e.Stored = Raw, raw
 	}
 	e.CRC = crc32.Checksum(e.Stored, castagnoli)
 	if e.Codec == Raw {
 		return e, nil
 	}
-	var err error
 	if c.compare, err = c.Decode(c.compare[:0], e); err != nil {
 		return e, fmt.Errorf("chunk %s: what was compressed does not decode: %w", sum, err)
 	}
@@ -90,29 +104,36 @@ func (c *Coder) Encode(raw []byte, sum Checksum) (Encoded, error) {
 }
 
 // Decode appends the raw bytes of e to dst. It checks the length only: whoever
-// knows the checksum must compare it.
+// knows the checksum must compare it. The memory it takes is bounded by the
+// coder's maximum, whatever the stored bytes say.
 func (c *Coder) Decode(dst []byte, e Encoded) ([]byte, error) {
 	if e.Raw < 0 || e.Raw > c.max {
 		return dst, fmt.Errorf("raw length %d is more than %d", e.Raw, c.max)
 	}
 	start := len(dst)
+	if e.Codec == Raw {
+		dst = append(dst, e.Stored...)
+	} else {
+		dst = slices.Grow(dst, e.Raw)[:start+e.Raw]
+	}
+	room, n := dst[start:], len(dst)-start
+	var err error
 	switch e.Codec {
 	case Raw:
-		dst = append(dst, e.Stored...)
 	case Zstd:
-		if cap(dst)-start < e.Raw {
-			dst = append(make([]byte, 0, start+e.Raw), dst...)
+		n, err = c.zstd.decompress(room, e.Stored)
+	case S2:
+		if n, err = s2.DecodedLen(e.Stored); err == nil && n == e.Raw {
+			_, err = s2.Decode(room, e.Stored)
 		}
-		out, err := c.dec.DecodeAll(e.Stored, dst[:start:start+e.Raw])
-		if err != nil {
-			return dst, fmt.Errorf("zstd: %w", err)
-		}
-		dst = out
 	default:
-		return dst, fmt.Errorf("unknown codec %d", e.Codec)
+		err = fmt.Errorf("unknown codec %d", e.Codec)
 	}
-	if len(dst)-start != e.Raw {
-		return dst[:start], fmt.Errorf("decodes to %d bytes instead of %d", len(dst)-start, e.Raw)
+	if err != nil {
+		return dst[:start], err
+	}
+	if n != e.Raw {
+		return dst[:start], fmt.Errorf("decodes to %d bytes instead of %d", n, e.Raw)
 	}
 	return dst, nil
 }

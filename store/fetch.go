@@ -295,5 +295,5 @@ func resize(p []byte, n int) []byte {
 
 // newFetcherPool makes the pool of a repository's fetchers.
 func newFetcherPool(r *Repository) *sync.Pool {
-	return &sync.Pool{New: func() any { return &fetcher{repo: r, coder: newCoder(max(int(r.ChunkSize), maxMetaRaw))} }}
+	return &sync.Pool{New: func() any { return &fetcher{repo: r, coder: newCoder(max(int(r.ChunkSize), maxMetaRaw), CompressZstd)} }}
 }

@@ -44,7 +44,7 @@ func writeMap(t interface{ Fatal(...any) }, r *Repository, base Map, chunks int6
 	if unknown {
 		limit = unknownChunks
 	}
-	w, err := newMapWriter(ctx, r, base, limit, newCoder(maxMetaRaw), func(e Encoded, f FrameType) (Ref, error) {
+	w, err := newMapWriter(ctx, r, base, limit, newCoder(maxMetaRaw, CompressZstd), func(e Encoded, f FrameType) (Ref, error) {
 		written++
 		return packs.Append(e, f)
 	})

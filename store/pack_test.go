@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/s2"
 )
 
 func testTime() time.Time { return time.Unix(1_700_000_000, 0) }
@@ -16,7 +18,7 @@ func testTime() time.Time { return time.Unix(1_700_000_000, 0) }
 func sealed(t testing.TB, r *Repository, chunks ...[]byte) []byte {
 	t.Helper()
 	b := &packBuilder{id: PackID{Run: 7, Seq: 3}}
-	c := r.NewCoder()
+	c := r.NewCoder(CompressZstd)
 	for _, raw := range chunks {
 		e, err := c.Encode(raw, Sum(raw))
 		if err != nil {
@@ -52,7 +54,7 @@ func TestPackTable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw, err := r.NewCoder().Decode(nil, Encoded{Raw: entries[i].Raw, Codec: entries[i].Codec, Stored: stored})
+		raw, err := r.NewCoder(CompressZstd).Decode(nil, Encoded{Raw: entries[i].Raw, Codec: entries[i].Codec, Stored: stored})
 		if err != nil || !bytes.Equal(raw, chunks[i]) || entries[i].Sum != Sum(raw) {
 			t.Errorf("chunk %d: %v", i, err)
 		}
@@ -112,7 +114,7 @@ func FuzzScanFrames(f *testing.F) {
 	r := testRepository(f, 64)
 	f.Add(sealed(f, r, []byte("one"), bytes.Repeat([]byte("two"), 1000)))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		c := newCoder(64 << 10)
+		c := newCoder(64<<10, CompressZstd)
 		for _, frame := range scanFrames(p, 64<<10) {
 			if crcOf(frame.stored) != frame.entry.CRC {
 				t.Fatal("a frame without its CRC")
@@ -127,28 +129,31 @@ func FuzzScanFrames(f *testing.F) {
 
 // What does not shrink is kept raw; what does comes back as it was.
 func TestCoder(t *testing.T) {
-	c := newCoder(64 << 10)
 	noise := make([]byte, 64<<10)
 	for i := range noise {
 		noise[i] = byte(rand.Uint32())
 	}
-	for _, test := range []struct {
-		raw   []byte
-		codec Codec
-	}{
-		{nil, Raw},
-		{[]byte{1}, Raw},
-		{noise, Raw},
-		{bytes.Repeat([]byte("backy"), 10000), Zstd},
-		{append(make([]byte, 32<<10), noise[:32<<10]...), Zstd},
-	} {
-		e, err := c.Encode(test.raw, Sum(test.raw))
-		if err != nil || e.Codec != test.codec {
-			t.Errorf("%d bytes: codec %d, %v", len(test.raw), e.Codec, err)
-		}
-		raw, err := c.Decode(nil, e)
-		if err != nil || !bytes.Equal(raw, test.raw) {
-			t.Errorf("%d bytes do not come back: %v", len(test.raw), err)
+	codecs := map[Compression]Codec{CompressZstd: Zstd, CompressS2: S2, CompressNone: Raw}
+	for compression, codec := range codecs {
+		c := newCoder(64<<10, compression)
+		for _, test := range []struct {
+			raw   []byte
+			codec Codec
+		}{
+			{nil, Raw},
+			{[]byte{1}, Raw},
+			{noise, Raw},
+			{bytes.Repeat([]byte("backy"), 10000), codec},
+			{append(make([]byte, 32<<10), noise[:32<<10]...), codec},
+		} {
+			e, err := c.Encode(test.raw, Sum(test.raw))
+			if err != nil || e.Codec != test.codec {
+				t.Errorf("%s, %d bytes: codec %d, %v", compression, len(test.raw), e.Codec, err)
+			}
+			raw, err := newCoder(64<<10, CompressZstd).Decode([]byte("before"), e)
+			if err != nil || !bytes.Equal(raw, append([]byte("before"), test.raw...)) {
+				t.Errorf("%s, %d bytes do not come back: %v", compression, len(test.raw), err)
+			}
 		}
 	}
 }
@@ -156,11 +161,11 @@ func TestCoder(t *testing.T) {
 // A frame that would decode to more than its entry says is refused before the
 // memory is taken.
 func TestDecodeIsBounded(t *testing.T) {
-	big, err := newCoder(4<<20).Encode(make([]byte, 4<<20), Checksum{})
+	big, err := newCoder(4<<20, CompressZstd).Encode(make([]byte, 4<<20), Checksum{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newCoder(64 << 10)
+	c := newCoder(64<<10, CompressZstd)
 	for _, raw := range []int{-1, 0, 100, 64 << 10, 64<<10 + 1, 4 << 20} {
 		big.Raw = raw
 		if p, err := c.Decode(nil, big); err == nil || cap(p) > 256<<10 {
@@ -170,13 +175,15 @@ func TestDecodeIsBounded(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	e, err := newCoder(64<<10).Encode(bytes.Repeat([]byte("backy"), 1000), Checksum{})
+	e, err := newCoder(64<<10, CompressZstd).Encode(bytes.Repeat([]byte("backy"), 1000), Checksum{})
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(e.Stored, 5000)
-	f.Fuzz(func(t *testing.T, stored []byte, raw int) {
-		p, err := newCoder(64<<10).Decode(nil, Encoded{Codec: Zstd, Stored: stored, Raw: raw})
+	f.Add(byte(Zstd), e.Stored, 5000)
+	f.Add(byte(S2), s2.Encode(nil, bytes.Repeat([]byte("backy"), 1000)), 5000)
+	c := newCoder(64<<10, CompressZstd)
+	f.Fuzz(func(t *testing.T, codec byte, stored []byte, raw int) {
+		p, err := c.Decode(nil, Encoded{Codec: Codec(codec), Stored: stored, Raw: raw})
 		if err == nil && len(p) != raw || cap(p) > 1<<20 {
 			t.Fatalf("%d bytes, cap %d, instead of %d: %v", len(p), cap(p), raw, err)
 		}
@@ -239,7 +246,7 @@ func TestGenerations(t *testing.T) {
 	good := map[uint32]Encoded{}
 	var refs []Ref
 	for i, raw := range chunks {
-		e, err := r.NewCoder().Encode(raw, Sum(raw))
+		e, err := r.NewCoder(CompressZstd).Encode(raw, Sum(raw))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -50,7 +50,7 @@ func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Wr
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{ID: c.Run, Number: c.Number, repo: r, claim: c, coder: newCoder(maxMetaRaw)}
+	w := &Writer{ID: c.Run, Number: c.Number, repo: r, claim: c, coder: newCoder(maxMetaRaw, CompressZstd)}
 	onStored := func(n int64) {
 		w.Moved()
 		if o.OnStored != nil {

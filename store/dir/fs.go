@@ -73,5 +73,5 @@ type info struct {
 var (
 	errSwept = errors.New("the temporary file was removed by another process")
 	errBusy  = errors.New("the file is being written")
-	errNoWay = errors.New("not supported by this file system")
+	errNoWay = errors.New("not supported")
 )

@@ -36,6 +36,9 @@ func (d *Dir) Sweep(ctx context.Context, age time.Duration) (removed int, err er
 		}
 		return d.fail("sweep", name, err)
 	})
+	if errors.Is(err, errNotThere) {
+		err = d.fail("sweep", ".", fs.ErrNotExist)
+	}
 	return removed, err
 }
 
