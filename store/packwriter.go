@@ -182,6 +182,16 @@ func (w *packWriter) put(b *packBuilder) error {
 	return nil
 }
 
+// pending is how many bytes the pack that is filling will take in all copies.
+// It is for the goroutine that appends.
+func (w *packWriter) pending() int64 {
+	if w.cur == nil {
+		return 0
+	}
+	size := packHeaderSize + len(w.cur.entries)*entrySize + len(w.cur.frames)
+	return int64(size * len(foldersOf(w.kind)))
+}
+
 // flyingSum returns the checksum behind a reference to a pack of this run that
 // is not durable yet.
 func (w *packWriter) flyingSum(ref Ref) (Checksum, bool) {

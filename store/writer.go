@@ -82,8 +82,11 @@ func (w *Writer) prepare(ctx context.Context) (err error) {
 // dead after two beats.
 func (w *Writer) Moved() { w.moved.Add(1) }
 
-// Stored is how many bytes have been put so far.
-func (w *Writer) Stored() int64 { return w.data.stored.Load() + w.nodes.stored.Load() + w.mends.stored }
+// Stored is how many bytes have been put so far, and what Commit will put
+// besides the level's record.
+func (w *Writer) Stored() int64 {
+	return w.data.stored.Load() + w.nodes.stored.Load() + w.nodes.pending() + w.mends.stored
+}
 
 // BeginMap begins the level's map of so many chunks from a base's, whose Root
 // is zero where there is none. A negative number stands for one that only
