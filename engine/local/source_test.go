@@ -36,7 +36,7 @@ func TestSparseFileIsReadByItsData(t *testing.T) {
 			if state.Outside != engine.Hole || state.Doubt != nil || state.Base != nil {
 				t.Errorf("outside %v, doubt %v, base %v", state.Outside, state.Doubt != nil, state.Base)
 			}
-			if state.Expected != 68*kib {
+			if state.Expected < 68*kib || state.Expected >= size { // file systems allocate ahead
 				t.Errorf("expects %d bytes", state.Expected)
 			}
 			o := state.Origin
@@ -323,9 +323,10 @@ func TestReadingWhatWasCutOffIsAnErrorAndNoZeros(t *testing.T) {
 }
 
 func TestLargeFileIsNotLeftInThePageCache(t *testing.T) {
-	const size = dropFrom
+	// In a tmpfs, the page cache is all there is: it has to be a disk.
+	disk := mountDevice(t, loop(t, sparse(t, t.TempDir(), 2*dropFrom)))
 	content := randomBytes(1 << 20)
-	file := sparse(t, t.TempDir(), size)
+	file := sparse(t, disk, dropFrom)
 	f, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
