@@ -146,8 +146,8 @@ func TestKilledProcess(t *testing.T) {
 			cmd.Process.Kill()
 			cmd.Wait()
 		})
-		wg.Wait()
 	}
+	wg.Wait()
 	files, temps := onDisk(t, d)
 	removed, err := d.Sweep(t.Context(), 1)
 	if err != nil || removed != temps {
