@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"backy/engine"
+	"backy/hints"
+	"backy/store"
+)
+
+// backupFlags are those of backup alone.
+type backupFlags struct {
+	hints       string // a file or "-"; "" for none
+	diff        choiceValue
+	diffGiven   bool
+	size        sizeValue
+	fromCommand string
+}
+
+func (p *program) backupCommand() *cli.Command {
+	f := backupFlags{diff: choiceValue{words: []string{"auto", "fast", "exact", "none"}, chosen: "auto"}}
+	return &cli.Command{
+		Name:      "backup",
+		Usage:     "back up an image, a device, a file or a pipe",
+		ArgsUsage: "SOURCE BACKUPNAME",
+		Description: `Makes the next level of BACKUPNAME from SOURCE, and stores what changed.
+
+SOURCE is rbd:POOL[/NAMESPACE]/IMAGE[@SNAP], a file, a block device, or "-"
+for standard input.
+
+--diff auto takes the fast diff, refined by the exact one, where it can be
+trusted, else the exact one; none compares everything by checksum. HINTS name
+what changed in a file or device: the output of "rbd diff", as JSON or as its
+table, in a file, or "-" for standard input.
+
+BACKUPNAME is a path such as /mnt/backups/web1: its repository is the nearest
+folder at or above it that is one. Where there is none, the first backup
+makes the parent folder one, if that is missing or empty. With -b, BACKUPNAME
+is a name in BACKUPDIR, such as web1 or vms/web1.`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{
+				Name: "hints", Aliases: []string{"r", "rbd"}, Destination: &f.hints,
+				Usage: "what changed: `HINTS` as \"rbd diff\" prints them",
+			},
+			&cli.GenericFlag{
+				Name: "diff", Value: &f.diff, DefaultText: "auto",
+				Usage: "`HOW`: auto, fast, exact or none",
+			},
+			&cli.GenericFlag{
+				Name: "size", Value: &f.size,
+				Usage: "for SOURCE -: fail unless `SIZE` bytes arrive",
+			},
+			&cli.StringFlag{
+				Name: "from-command", Destination: &f.fromCommand,
+				Usage: "for SOURCE -: read what `CMD` prints",
+			},
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 2, 2); err != nil {
+				return err
+			}
+			f.diffGiven = c.IsSet("diff")
+			return p.backup(c.Context, f, c.Args().Get(0), c.Args().Get(1))
+		},
+	}
+}
+
+func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupName string) error {
+	if err := f.check(sourceArg); err != nil {
+		return err
+	}
+	at, err := locate(p.common.backupDir, backupName)
+	if err != nil {
+		return p.maybeSwapped(err, "backup", sourceArg, backupName)
+	}
+	if at.name == "" {
+		return withHint(usagef("%s is a folder: the backup's name in it is missing", at.dir),
+			p.retyped(backupName, strings.TrimRight(backupName, "/")+"/NAME"))
+	}
+	if err := at.refusal(); err != nil {
+		return p.maybeSwapped(err, "backup", sourceArg, backupName)
+	}
+	src, err := p.openSource(ctx, f, sourceArg, at)
+	if err != nil {
+		return p.maybeImage(err, sourceArg)
+	}
+	repo, err := p.openOrCreate(ctx, at)
+	if err != nil {
+		return err
+	}
+	var progress engine.Progress
+	var level store.Level
+	err = p.watch("backup "+string(at.name), &progress, func() (err error) {
+		level, err = engine.Backup(ctx, repo, at.name, src, engine.BackupOptions{
+			Source: sourceArg, Progress: &progress, Warn: p.talk.warn,
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	p.report.Level = &level
+	p.talk.say("%s", backupSummary(level))
+	return nil
+}
+
+// check refuses flags that do not go with the source's kind.
+func (f backupFlags) check(sourceArg string) error {
+	kind := kindOf(sourceArg)
+	switch {
+	case kind == kindRBD && f.hints != "":
+		return usagef("--hints does not go with rbd: sources, which backy diffs itself: see --diff")
+	case kind != kindRBD && f.diffGiven:
+		return usagef("--diff goes with rbd: sources only; for files and devices, give what changed with --hints")
+	case kind != kindPipe && f.size.given && !isFIFO(sourceArg):
+		return usagef("--size goes with SOURCE - or a pipe only")
+	case kind != kindPipe && f.fromCommand != "":
+		return usagef("--from-command goes with SOURCE - only")
+	case kind == kindPipe && f.hints == "-" && f.fromCommand == "":
+		return usagef("standard input cannot be both SOURCE and HINTS")
+	case f.hints != "" && (kind == kindPipe || isFIFO(sourceArg)):
+		return usagef("--hints goes with files and devices only: a pipe is read from front to back")
+	}
+	return nil
+}
+
+// readHints reads what rbd diff printed; nil where no hints are given.
+func (p *program) readHints(path string) ([]hints.Extent, error) {
+	if path == "" {
+		return nil, nil
+	}
+	var r io.Reader = p.stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading hints: %w", err)
+		}
+		defer f.Close()
+		r = f
+	}
+	extents, err := hints.Parse(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return extents, nil
+}
+
+func backupSummary(l store.Level) string {
+	how := map[string]string{
+		store.DiffFast:      "fast diff",
+		store.DiffExact:     "exact diff",
+		store.DiffAllocated: "what is allocated",
+		store.DiffHints:     "hints",
+		store.DiffNone:      "all of it",
+	}[l.Origin.Diff]
+	base := ""
+	if l.Base != 0 {
+		base = fmt.Sprintf(", compared with level %s", l.Base)
+	}
+	return fmt.Sprintf("%s level %s: %s, read %s (%s%s), changed %s, stored %s, %s",
+		l.Name, l.Number, bytesText(l.Size), bytesText(l.Stats.Read), how, base,
+		bytesText(l.Stats.Changed), bytesText(l.Stats.Stored), secondsText(l.Stats.Seconds))
+}
+
+// maybeSwapped adds a hint where BACKUPNAME looks like the other argument.
+func (p *program) maybeSwapped(err error, command, other, backupName string) error {
+	swapped := false
+	if kindOf(backupName) != kindFile {
+		swapped = true
+	} else if at, locateErr := locate(p.common.backupDir, other); locateErr == nil {
+		swapped = at.exists && at.name != ""
+	}
+	if !swapped {
+		return err
+	}
+	line := []string{}
+	for _, w := range p.typed {
+		switch w {
+		case other:
+			w = backupName
+		case backupName:
+			w = other
+		}
+		line = append(line, w)
+	}
+	var hinted *hintedError
+	if errors.As(err, &hinted) {
+		err = hinted.error
+	}
+	return &hintedError{err, shellLine(line)}
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"backy/engine"
+	"backy/hints"
+	"backy/store"
+)
+
+// exit is one exit code, what it says, and the errors that lead to it.
+type exit struct {
+	code    int
+	meaning string
+	matches func(error) bool
+}
+
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitInterrupted = 130
+)
+
+// exits is the one table of exit codes. The first that matches an error counts,
+// so damage goes before difference; exitFailed is for the rest.
+var exits = []exit{
+	{exitDone, "done", nil},
+	{exitFailed, "failed", nil},
+	{2, "wrong usage", anyOf(isA[*usageError], isA[*hints.SyntaxError], isA[*hints.BoundsError])},
+	{3, "damaged chunks: a scrub found some, or a restore refuses because of them", isA[*engine.DamagedError]},
+	{4, "a deep scrub found that the source differs", isA[*engine.DifferentError]},
+	{5, "another run is at work on this name", isA[*store.BusyError]},
+	{exitInterrupted, "ended by SIGINT, SIGTERM or SIGHUP", isA[*interruptedError]},
+}
+
+func exitCode(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	for _, e := range exits {
+		if e.matches != nil && e.matches(err) {
+			return e.code
+		}
+	}
+	return exitFailed
+}
+
+// exitHelp is the part of each command's help that lists the exit codes.
+func exitHelp() string {
+	var b strings.Builder
+	b.WriteString("\nEXIT CODES:\n")
+	for _, e := range exits {
+		fmt.Fprintf(&b, "   %-3d  %s\n", e.code, e.meaning)
+	}
+	return b.String()
+}
+
+func isA[E error](err error) bool {
+	var e E
+	return errors.As(err, &e)
+}
+
+func anyOf(matches ...func(error) bool) func(error) bool {
+	return func(err error) bool {
+		for _, m := range matches {
+			if m(err) {
+				return true
+			}
+		}
+		return false
+	}
+}

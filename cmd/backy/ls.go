@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"backy/store"
+)
+
+func (p *program) lsCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "ls",
+		Usage:     "list backup names, or the levels of one",
+		ArgsUsage: "[BACKUPNAME]",
+		Description: `Without a name: the backup names of the repository at or above the current
+folder (or of -b), with the size of the newest level and what it changed.
+With a name: its levels. READ is what was read from the source, CHANGED what
+differed from the level before, STORED what the level added to the
+repository, DIFF how it was found out what to read:
+
+fast       fast diff between snapshots, refined by exact diff
+exact      exact diff between snapshots
+allocated  what is allocated, compared by checksum
+hints      what the hints named
+none       everything, compared by checksum`,
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 0, 1); err != nil {
+				return err
+			}
+			return p.ls(c.Context, c.Args().First(), c.NArg() == 1)
+		},
+	}
+}
+
+func (p *program) ls(ctx context.Context, backupName string, given bool) error {
+	at, err := locateNearest(p.common.backupDir)
+	if given {
+		at, err = locate(p.common.backupDir, backupName)
+	}
+	if err != nil {
+		return err
+	}
+	repo, err := p.open(ctx, at)
+	if err != nil {
+		return err
+	}
+	if at.name == "" {
+		return p.lsNames(ctx, repo, "")
+	}
+	levels, err := repo.Levels(ctx, at.name)
+	if err != nil {
+		return err
+	}
+	if len(levels) == 0 {
+		return p.lsNames(ctx, repo, at.name)
+	}
+	p.report.Levels = levels
+	return p.print(levelTable(levels))
+}
+
+// lsNames lists the names, of a folder of names where one is given. A name
+// whose levels cannot be read is left out and reported.
+func (p *program) lsNames(ctx context.Context, repo *store.Repository, folder store.Name) error {
+	names, err := repo.Names(ctx)
+	if err != nil {
+		return err
+	}
+	list := []nameReport{}
+	var unreadable []error
+	for _, n := range names {
+		if folder != "" && !strings.HasPrefix(string(n), string(folder)+"/") {
+			continue
+		}
+		levels, err := repo.Levels(ctx, n)
+		if err != nil {
+			unreadable = append(unreadable, err)
+			continue
+		}
+		if len(levels) > 0 {
+			list = append(list, nameReport{n, len(levels), levels[len(levels)-1]})
+		}
+	}
+	if folder != "" && len(list) == 0 && unreadable == nil {
+		return p.noSuchName(ctx, repo, place{dir: p.report.Repository.Path, name: folder})
+	}
+	p.report.Names = list
+	return errors.Join(p.print(nameTable(list)), errors.Join(unreadable...))
+}
+
+func nameTable(list []nameReport) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return table(func(w *tabwriter.Writer) {
+		fmt.Fprintln(w, "LEVELS\tNEWEST\tSIZE\tCHANGED\tNAME")
+		for _, n := range list {
+			l := n.Latest
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n",
+				n.Levels, timeText(l.Time), shortBytes(l.Size), shortBytes(l.Stats.Changed), n.Name)
+		}
+	})
+}
+
+func levelTable(levels []store.Level) string {
+	return table(func(w *tabwriter.Writer) {
+		fmt.Fprintln(w, "LEVEL\tTIME\tSIZE\tREAD\tCHANGED\tSTORED\tDIFF\tSOURCE")
+		for _, l := range levels {
+			s := l.Stats
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.Number, timeText(l.Time), shortBytes(l.Size),
+				shortBytes(s.Read), shortBytes(s.Changed), shortBytes(s.Stored), l.Origin.Diff, printable(l.Origin.Source))
+		}
+	})
+}
+
+// table aligns columns two spaces apart.
+func table(fill func(*tabwriter.Writer)) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fill(w)
+	w.Flush() // to a strings.Builder, which takes everything
+	return b.String()
+}
+
+// printable keeps a file name from breaking a line or moving the cursor.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,30 @@
+// Command backy backs up, restores and scrubs RBD images, devices, files and
+// pipes. It holds flags, words for people and exit codes; what is done is in
+// package engine.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) { // as nohup and background jobs ask
+			signal.Notify(signals, s)
+		}
+	}
+	// A closed pipe is an error to clean up after, like any other. The channel
+	// is never read: what counts is that the signal no longer kills.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	go func() {
+		cancel(&interruptedError{<-signals})
+		<-signals
+		os.Exit(exitInterrupted) // whatever hangs, in librbd too
+	}()
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

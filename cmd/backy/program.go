@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// program is one run of backy: its streams, what the line said, and what is to
+// be reported at its end.
+type program struct {
+	stdin  *os.File
+	stdout io.Writer
+	stderr *os.File
+	typed  []string // after the program's name
+	json   bool     // one document on stdout
+
+	talk    talk
+	common  commonFlags
+	report  report
+	closers []func() error
+
+	// lineEvery is how often a line tells of progress where there is no
+	// terminal.
+	lineEvery time.Duration
+}
+
+// commonFlags are those of all commands.
+type commonFlags struct {
+	backupDir string
+	quiet     bool
+	verbose   bool
+	ceph      cephFlags
+}
+
+// cephFlags say how to reach a cluster.
+type cephFlags struct {
+	conf    string
+	id      string
+	name    string
+	keyring string
+	cluster string
+	timeout time.Duration
+}
+
+// run does what the line says and returns the exit code.
+func run(ctx context.Context, typed []string, stdin, stdout, stderr *os.File) int {
+	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, typed: typed, lineEvery: 30 * time.Second}
+	p.talk.w = stderr
+	err := p.do(ctx)
+	var interrupted *interruptedError
+	if err != nil && errors.As(context.Cause(ctx), &interrupted) {
+		err = because(interrupted, err)
+	}
+	return p.finish(err)
+}
+
+// because tells what came of an interruption beyond the run's end: the error
+// that led to it may be about cleaning up.
+func because(cause *interruptedError, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, error(cause)) {
+		return cause
+	}
+	return fmt.Errorf("%w: %v", cause, err)
+}
+
+func (p *program) do(ctx context.Context) (err error) {
+	tree := p.tree()
+	line, err := sortLine(tree, p.typed)
+	p.json = line.json && !line.help
+	p.report.Command = line.command
+	if err != nil && !line.help {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	return tree.RunContext(ctx, line.canonical())
+}
+
+// atEnd arranges for what was opened to be closed, last first.
+func (p *program) atEnd(close func() error) { p.closers = append(p.closers, close) }
+
+func (p *program) close() error {
+	var errs []error
+	for _, c := range slices.Backward(p.closers) {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}
+
+// finish prints the error, or the one JSON document, and chooses the exit code.
+func (p *program) finish(err error) int {
+	if p.json {
+		p.report.set(err, p.talk.warned())
+		if jsonErr := writeJSON(p.stdout, p.report); err == nil {
+			err = jsonErr
+		}
+	}
+	if err != nil {
+		p.talk.fail(err)
+	}
+	return exitCode(err)
+}
+
+func writeJSON(w io.Writer, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("making the JSON document: %w", err)
+	}
+	return printTo(w, string(text)+"\n")
+}
+
+// print writes data for people to stdout; with --json the document takes its
+// place.
+func (p *program) print(text string) error {
+	if p.json {
+		return nil
+	}
+	return printTo(p.stdout, text)
+}
+
+func printTo(w io.Writer, text string) error {
+	if _, err := io.WriteString(w, text); err != nil {
+		return fmt.Errorf("writing to standard output: %w", err)
+	}
+	return nil
+}
+
+// wantArgs checks the number of arguments and shows the usage where it is
+// wrong. max < 0 stands for any number.
+func wantArgs(c *cli.Context, least, most int) error {
+	n := c.NArg()
+	if n >= least && (most < 0 || n <= most) {
+		return nil
+	}
+	count := fmt.Sprintf("%d arguments", n)
+	switch n {
+	case 0:
+		count = "no arguments"
+	case 1:
+		count = "one argument"
+	}
+	return withHint(usagef("%s takes %s, not %s", c.Command.Name, arguments(c.Command), count),
+		"backy "+c.Command.Name+" --help")
+}
+
+func arguments(c *cli.Command) string {
+	if c.ArgsUsage == "" {
+		return "no arguments"
+	}
+	return c.ArgsUsage
+}

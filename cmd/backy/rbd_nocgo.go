@@ -1,0 +1,29 @@
+//go:build !cgo
+
+package main
+
+import (
+	"context"
+	"errors"
+
+	"backy/engine"
+)
+
+// errNoRBD tells that this build has no librbd.
+var errNoRBD = errors.New("this backy was built without librbd, so it can restore, scrub and list, but not read or write rbd: images: use the full build")
+
+func (p *program) rbdSource(context.Context, string, string, bool) (engine.Source, error) {
+	return nil, errNoRBD
+}
+
+func (p *program) rbdView(context.Context, string) (*engine.View, error) {
+	return nil, errNoRBD
+}
+
+func (p *program) rbdTarget(context.Context, string, bool) (engine.Target, error) {
+	return nil, errNoRBD
+}
+
+func imageExists(error) bool { return false }
+
+func cephVersions() (librbd, librados string) { return "", "" }

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"backy/store"
+	"backy/store/dir"
+)
+
+// cacheDir is the folder for what can be had again at any time; "" where the
+// user has none, which is no error: a timer's or container's environment may
+// lack a home.
+func cacheDir() string {
+	if d := os.Getenv("BACKY_CACHEDIR"); d != "" {
+		return d
+	}
+	d, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(d, "backy")
+}
+
+// open opens the repository of a place.
+func (p *program) open(ctx context.Context, at place) (*store.Repository, error) {
+	if !at.exists {
+		if p.common.backupDir == "" {
+			return nil, fmt.Errorf("%s: %w, nor is a folder above it", at.dir, store.ErrNotRepository)
+		}
+		return nil, fmt.Errorf("%s: %w", at.dir, store.ErrNotRepository)
+	}
+	backend, err := dir.Open(at.dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the repository: %w", err)
+	}
+	p.atEnd(backend.Close)
+	return p.openIn(ctx, at, backend, false)
+}
+
+func (p *program) openIn(ctx context.Context, at place, backend *dir.Dir, created bool) (*store.Repository, error) {
+	repo, err := store.Open(ctx, backend, cacheDir())
+	if err != nil {
+		return nil, fmt.Errorf("opening the repository %s: %w", at.dir, err)
+	}
+	p.atEnd(repo.Close)
+	p.report.Repository = &repositoryReport{Path: at.dir, ID: repo.ID, ChunkSize: repo.ChunkSize, Created: created}
+	p.report.Name = at.name
+	p.talk.detail("repository %s, id %s, chunks of %s", at.dir, repo.ID, bytesText(repo.ChunkSize))
+	return repo, nil
+}
+
+// openOrCreate opens the repository of a place, or makes it one where it is
+// missing or empty.
+func (p *program) openOrCreate(ctx context.Context, at place) (*store.Repository, error) {
+	if at.exists {
+		return p.open(ctx, at)
+	}
+	if err := at.refusal(); err != nil {
+		return nil, err
+	}
+	repo, err := p.create(ctx, at, store.Parameters{})
+	if errors.Is(err, store.ErrRepositoryExists) { // another first backup was quicker
+		at.exists = true
+		return p.open(ctx, at)
+	}
+	return repo, err
+}
+
+// refusal tells why the first backup may not make a place a repository.
+func (at place) refusal() error {
+	if at.exists || at.why == "" {
+		return nil
+	}
+	return withHint(fmt.Errorf("%s: %w, and becomes one only when asked for: %s", at.dir, store.ErrNotRepository, at.why),
+		shellLine([]string{"init", at.dir}))
+}
+
+func (p *program) create(ctx context.Context, at place, parameters store.Parameters) (*store.Repository, error) {
+	backend, err := dir.Create(at.dir)
+	if err != nil {
+		return nil, fmt.Errorf("making a repository: %w", err)
+	}
+	p.atEnd(backend.Close)
+	made, err := store.Init(ctx, backend, parameters)
+	if err != nil {
+		return nil, fmt.Errorf("making a repository in %s: %w", at.dir, err)
+	}
+	if err := made.Close(); err != nil {
+		return nil, fmt.Errorf("making a repository in %s: %w", at.dir, err)
+	}
+	p.talk.say("made a new repository in %s", at.dir)
+	return p.openIn(ctx, at, backend, true)
+}
+
+// named opens the repository of a command that reads BACKUPNAME, and lists the
+// name's levels, oldest first and at least one.
+func (p *program) named(ctx context.Context, backupName string) (*store.Repository, place, []store.Level, error) {
+	at, err := locate(p.common.backupDir, backupName)
+	if err != nil {
+		return nil, at, nil, err
+	}
+	if at.exists && at.name == "" {
+		return nil, at, nil, withHint(usagef("%s is a repository: the backup's name is missing", at.dir),
+			shellLine([]string{"ls", at.dir}))
+	}
+	repo, err := p.open(ctx, at)
+	if err != nil {
+		return nil, at, nil, err
+	}
+	levels, err := repo.Levels(ctx, at.name)
+	if err != nil {
+		return nil, at, nil, err
+	}
+	if len(levels) == 0 {
+		return nil, at, nil, p.noSuchName(ctx, repo, at)
+	}
+	return repo, at, levels, nil
+}
+
+// noSuchName is the error for a name without levels, with the nearest that has
+// some.
+func (p *program) noSuchName(ctx context.Context, repo *store.Repository, at place) error {
+	err := fmt.Errorf("%s: no backup of this name in %s", at.name, at.dir)
+	names, listErr := repo.Names(ctx)
+	if listErr != nil {
+		return errors.Join(err, listErr)
+	}
+	known := make([]string, len(names))
+	for i, n := range names {
+		known[i] = string(n)
+	}
+	hint := shellLine([]string{"ls", "-b", at.dir})
+	if near := nearest(string(at.name), known); near != "" {
+		if p.common.backupDir == "" {
+			near = filepath.Join(at.dir, filepath.FromSlash(near))
+		}
+		hint = p.retyped(string(at.name), near)
+	}
+	return withHint(err, hint)
+}
+
+// retyped is the command line as typed, with the word that ends in old replaced.
+func (p *program) retyped(old, replacement string) string {
+	line := slices.Clone(p.typed)
+	for i := range slices.Backward(line) {
+		if line[i] == old || filepath.Base(line[i]) == filepath.Base(old) {
+			line[i] = replacement
+			break
+		}
+	}
+	return shellLine(line)
+}

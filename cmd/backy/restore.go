@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"backy/engine"
+)
+
+// levelHelp explains LEVEL.
+const levelHelp = `LEVEL is a number as ls shows it, "latest", or a time or date such as
+2006-01-02 or "2006-01-02 15:04", local where it names no zone: the newest
+level not after it, a date meaning its end.`
+
+func levelFlag(destination *string) cli.Flag {
+	return &cli.StringFlag{
+		Name: "level", Aliases: []string{"l"}, Value: "latest", DefaultText: "latest", Destination: destination,
+		Usage: "number, time or date of the `LEVEL`",
+	}
+}
+
+func (p *program) restoreCommand() *cli.Command {
+	var level string
+	var force bool
+	return &cli.Command{
+		Name:      "restore",
+		Usage:     "restore a level to an image, a device, a file or a pipe",
+		ArgsUsage: "BACKUPNAME TARGET",
+		Description: `TARGET is rbd:POOL[/NAMESPACE]/IMAGE, a file, a block device, or "-" for
+standard output. An image is created with the layout it had. An existing file
+or device is overwritten, as cp does; for an existing image, or a device that
+is mounted, -f is needed.
+
+` + levelHelp,
+		Flags: []cli.Flag{
+			levelFlag(&level),
+			&cli.BoolFlag{
+				Name: "force", Aliases: []string{"f"}, Destination: &force, DisableDefaultText: true,
+				Usage: "overwrite an existing image or a mounted device",
+			},
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 2, 2); err != nil {
+				return err
+			}
+			return p.restore(c.Context, c.Args().Get(0), c.Args().Get(1), level, force)
+		},
+	}
+}
+
+func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg string, force bool) error {
+	kind := kindOf(targetArg)
+	if kind == kindPipe && p.json {
+		return usagef("--json does not go with TARGET -: both print on stdout")
+	}
+	wanted, err := parseLevel(levelArg, time.Now())
+	if err != nil {
+		return err
+	}
+	repo, at, levels, err := p.named(ctx, backupName)
+	if err != nil {
+		return p.maybeSwapped(err, "restore", targetArg, backupName)
+	}
+	level, err := wanted.pick(at.name, levels)
+	if err != nil {
+		return err
+	}
+	p.talk.detail("restoring level %s of %s, %s, to %s", level.Number, timeText(level.Time), bytesText(level.Size), targetArg)
+
+	var progress engine.Progress
+	var report engine.RestoreReport
+	work := func() (err error) {
+		report, err = engine.Stream(ctx, repo, level, p.stdout, engine.RestoreOptions{Progress: &progress})
+		return err
+	}
+	if kind != kindPipe {
+		target, err := p.openTarget(ctx, targetArg, at, force)
+		if err != nil {
+			return p.maybeForce(err)
+		}
+		work = func() (err error) {
+			report, err = engine.Restore(ctx, repo, level, target, engine.RestoreOptions{Progress: &progress})
+			return err
+		}
+	}
+	if err := p.watch("restore "+string(at.name), &progress, work); err != nil {
+		return p.maybeForce(err)
+	}
+	p.report.Level, p.report.Target, p.report.Restore = &level, targetArg, &report
+	p.talk.say("%s level %s, %s: restored to %s, wrote %s, zeroed %s, %s", at.name, level.Number, bytesText(level.Size),
+		targetArg, bytesText(report.Written), bytesText(report.Zeroed), secondsText(report.Seconds))
+	return nil
+}
+
+// maybeForce hints at -f where that is what is missing.
+func (p *program) maybeForce(err error) error {
+	if !needsForce(err) {
+		return err
+	}
+	return withHint(err, shellLine(append([]string{"-f"}, p.typed...)))
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"backy/engine"
+	"backy/store"
+)
+
+func (p *program) rmCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "rm",
+		Usage:     "remove levels",
+		ArgsUsage: "BACKUPNAME LEVEL...",
+		Description: `Removes levels for good: all of those named, or none. LEVEL is a number as
+ls shows it, or "latest". The other levels stay whole, whichever go.`,
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 2, -1); err != nil {
+				return err
+			}
+			return p.rm(c.Context, c.Args().First(), c.Args().Tail())
+		},
+	}
+}
+
+func (p *program) rm(ctx context.Context, backupName string, wanted []string) error {
+	selectors := make([]selector, len(wanted))
+	for i, w := range wanted {
+		s, err := parseLevel(w, time.Now())
+		if err != nil || (s.number == 0 && !s.latest) {
+			return usagef(`level %q: rm takes numbers and "latest"`, w)
+		}
+		selectors[i] = s
+	}
+	repo, at, levels, err := p.named(ctx, backupName)
+	if err != nil {
+		return err
+	}
+	var numbers []store.LevelNumber
+	for _, s := range selectors {
+		level, err := s.pick(at.name, levels)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(numbers, level.Number) {
+			numbers = append(numbers, level.Number)
+		}
+	}
+	slices.Sort(numbers)
+	if err := engine.Remove(ctx, repo, at.name, numbers); err != nil {
+		return err
+	}
+	p.report.Removed = numbers
+	texts := make([]string, len(numbers))
+	for i, n := range numbers {
+		texts[i] = n.String()
+	}
+	p.talk.say("%s: removed level %s", at.name, strings.Join(texts, ", "))
+	return nil
+}

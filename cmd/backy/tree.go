@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// tree is the command tree. It is built anew for each run, since its flags
+// write into p.
+func (p *program) tree() *cli.App {
+	cli.FlagStringer = flagLine
+	app := &cli.App{
+		Name:      "backy",
+		HelpName:  "backy",
+		Usage:     "block-based backup of RBD images, devices, files and pipes",
+		UsageText: "backy [-v] [-b BACKUPDIR] COMMAND ...\n\nOptions may stand anywhere on the line, also behind the arguments.",
+		Flags:     p.commonFlags(),
+		Commands: []*cli.Command{
+			p.backupCommand(),
+			p.restoreCommand(),
+			p.scrubCommand(),
+			p.lsCommand(),
+			p.rmCommand(),
+			p.initCommand(),
+			p.versionCommand(),
+			p.helpCommand(),
+		},
+		Writer:                    p.stdout,
+		ErrWriter:                 p.stderr,
+		HideVersion:               true, // its -v is not ours
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true,
+		CustomAppHelpTemplate:     cli.AppHelpTemplate + exitHelp(),
+		ExitErrHandler:            func(*cli.Context, error) {}, // finish does it
+		OnUsageError:              onUsageError,
+	}
+	for _, c := range app.Commands {
+		c.Flags = append(c.Flags, p.commonFlags()...)
+		c.HideHelpCommand = true // else "ls help" would not list a name
+		c.CustomHelpTemplate = cli.CommandHelpTemplate + exitHelp()
+		c.OnUsageError = onUsageError
+		c.Before = p.applyCommon
+	}
+	return app
+}
+
+// onUsageError gets values that a flag does not take: all else that can be
+// wrong with a line, sortLine has found before.
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	text := strings.Replace(err.Error(), "for flag -", "for flag --", 1)
+	return withHint(usagef("%s: %s", c.Command.Name, text), "backy "+c.Command.Name+" --help")
+}
+
+// applyCommon puts the common flags into effect.
+func (p *program) applyCommon(*cli.Context) error {
+	if p.common.quiet && p.common.verbose {
+		return usagef("--quiet and --verbose exclude each other")
+	}
+	if p.common.ceph.id != "" && p.common.ceph.name != "" {
+		return usagef("--id and --name exclude each other: they name the same user")
+	}
+	p.talk.quiet, p.talk.verbose = p.common.quiet, p.common.verbose
+	return nil
+}
+
+func (p *program) commonFlags() []cli.Flag {
+	const common, ceph = "Common options", "Ceph options"
+	p.common.ceph.timeout = defaultCephTimeout
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: "backupdir", Aliases: []string{"b"}, Category: common, EnvVars: []string{"BACKY_BACKUPDIR"},
+			Usage: "the repository `BACKUPDIR`", Destination: &p.common.backupDir,
+		},
+		&cli.BoolFlag{
+			Name: "verbose", Aliases: []string{"v"}, Category: common, DisableDefaultText: true,
+			Usage: "say more", Destination: &p.common.verbose,
+		},
+		&cli.BoolFlag{
+			Name: "quiet", Aliases: []string{"q"}, Category: common, DisableDefaultText: true,
+			Usage: "say nothing but warnings and errors", Destination: &p.common.quiet,
+		},
+		&cli.BoolFlag{
+			Name: "json", Category: common, DisableDefaultText: true,
+			Usage: "print one JSON document on stdout", // read by sortLine, for usage errors too
+		},
+		&cli.StringFlag{
+			Name: "ceph-conf", Category: ceph, EnvVars: []string{"CEPH_CONF"},
+			Usage: "the cluster's configuration `FILE`", Destination: &p.common.ceph.conf,
+		},
+		&cli.StringFlag{
+			Name: "id", Category: ceph,
+			Usage: "user `ID`, without \"client.\"", Destination: &p.common.ceph.id,
+		},
+		&cli.StringFlag{
+			Name: "name", Category: ceph,
+			Usage: "user `NAME`, such as client.admin", Destination: &p.common.ceph.name,
+		},
+		&cli.StringFlag{
+			Name: "keyring", Category: ceph,
+			Usage: "the user's keyring `FILE`", Destination: &p.common.ceph.keyring,
+		},
+		&cli.StringFlag{
+			Name: "cluster", Category: ceph,
+			Usage: "the cluster's `NAME`", DefaultText: "ceph", Destination: &p.common.ceph.cluster,
+		},
+		&cli.GenericFlag{
+			Name: "ceph-timeout", Category: ceph,
+			Usage: "give up after `TIME` without progress", Value: (*durationValue)(&p.common.ceph.timeout),
+		},
+	}
+}
+
+// flagLine is a flag's line in the help: short names first.
+func flagLine(f cli.Flag) string {
+	df, ok := f.(cli.DocGenerationFlag)
+	if !ok {
+		return ""
+	}
+	var short, long []string
+	for _, n := range f.Names() {
+		if len(n) == 1 {
+			short = append(short, "-"+n)
+		} else {
+			long = append(long, "--"+n)
+		}
+	}
+	names := strings.Join(append(short, long...), ", ")
+	usage := df.GetUsage()
+	if before, rest, ok := strings.Cut(usage, "`"); ok {
+		value, after, _ := strings.Cut(rest, "`")
+		names += " " + value
+		usage = before + value + after
+	}
+	if text := df.GetDefaultText(); text != "" && df.TakesValue() {
+		usage += fmt.Sprintf(" (default: %s)", text)
+	}
+	for _, env := range df.GetEnvVars() {
+		usage += " [$" + env + "]"
+	}
+	return names + "\t" + usage
+}

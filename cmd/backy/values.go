@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+const defaultCephTimeout = 2 * time.Minute
+
+// durationValue is a flag's time span: 90s, 2m, or a plain number of seconds.
+type durationValue time.Duration
+
+func (v *durationValue) String() string {
+	s := time.Duration(*v).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	return s
+}
+
+func (v *durationValue) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		seconds, numErr := strconv.ParseUint(s, 10, 31)
+		if numErr != nil {
+			return fmt.Errorf("not a time such as 90s or 2m")
+		}
+		d = time.Duration(seconds) * time.Second
+	}
+	if d <= 0 {
+		return fmt.Errorf("not more than 0")
+	}
+	*v = durationValue(d)
+	return nil
+}
+
+// sizeValue is a flag's number of bytes: see parseSize.
+type sizeValue struct {
+	bytes int64
+	given bool
+}
+
+func (v *sizeValue) String() string {
+	if !v.given {
+		return ""
+	}
+	return strconv.FormatInt(v.bytes, 10)
+}
+
+func (v *sizeValue) Set(s string) (err error) {
+	v.bytes, err = parseSize(s)
+	v.given = err == nil
+	return err
+}
+
+// parseSize reads a number of bytes. As with rbd, K, M, G, T and P alone are
+// powers of 1024, KiB too; KB and MB are powers of 1000.
+func parseSize(s string) (int64, error) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n >= 0 && s[0] != '+' {
+		return n, nil
+	}
+	fail := fmt.Errorf("not a size such as 65536, 64K or 1.5GiB")
+	if s == "" || s[0] < '0' || s[0] > '9' || strings.ContainsAny(s, ",_ ") {
+		return 0, fail
+	}
+	unit := s
+	if strings.ContainsRune("kmgtpKMGTP", rune(s[len(s)-1])) {
+		unit += "iB"
+	}
+	n, err := humanize.ParseBytes(unit)
+	if err != nil || n > math.MaxInt64 {
+		return 0, fail
+	}
+	return int64(n), nil
+}
+
+// percentValue is a flag's share in percent, more than 0 and at most 100.
+type percentValue float64
+
+func (v *percentValue) String() string { return strconv.FormatFloat(float64(*v), 'g', -1, 64) }
+
+func (v *percentValue) Set(s string) error {
+	f, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+	if err != nil || !(f > 0 && f <= 100) {
+		return fmt.Errorf("not a percentage over 0 and up to 100")
+	}
+	*v = percentValue(f)
+	return nil
+}
+
+// choiceValue is a flag that takes one of a few words.
+type choiceValue struct {
+	words  []string
+	chosen string
+}
+
+func (v *choiceValue) String() string { return v.chosen }
+
+func (v *choiceValue) Set(s string) error {
+	for _, w := range v.words {
+		if s == w {
+			v.chosen = s
+			return nil
+		}
+	}
+	return fmt.Errorf("not one of %s", strings.Join(v.words, ", "))
+}
+
+// bytesText is a number of bytes for people.
+func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// shortBytes is bytesText in at most five columns, for tables: 1.5G, 512.
+func shortBytes(n int64) string {
+	s := strings.Replace(bytesText(n), " ", "", 1)
+	return strings.TrimSuffix(strings.TrimSuffix(s, "B"), "i")
+}
+
+// secondsText is a time span for people.
+func secondsText(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < 10*time.Second:
+		return strconv.FormatFloat(seconds, 'f', 1, 64) + " s"
+	case d < time.Minute:
+		return strconv.FormatFloat(seconds, 'f', 0, 64) + " s"
+	}
+	return d.Round(time.Second).String()
+}
