@@ -71,6 +71,10 @@ type backup struct {
 	stats store.Stats
 	size  int64
 
+	// stop ends the context that the source began with, so that a stalled
+	// input does not hold up a run that has failed.
+	stop context.CancelCauseFunc
+
 	sampled atomic.Int64 // bytes read to verify what was left out
 	coders  sync.Pool
 }
@@ -80,7 +84,10 @@ func (b *backup) run(ctx context.Context) (level store.Level, err error) {
 	if err != nil {
 		return level, err
 	}
-	if b.state, err = b.src.Begin(ctx, run); err != nil {
+	sourceCtx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	b.stop = stop
+	if b.state, err = b.src.Begin(sourceCtx, run); err != nil {
 		return level, err
 	}
 	outcome := Failed

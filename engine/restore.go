@@ -62,9 +62,7 @@ func Restore(ctx context.Context, repo *store.Repository, level store.Level, t T
 	}
 	err = pipeline(ctx, workers(o.Writers), r.produce, r.write, func(context.Context, *piece) error { return nil })
 	if err == nil {
-		if err = t.Finish(ctx); err == nil {
-			return r.report(started), nil
-		}
+		return r.report(started), t.Finish(ctx)
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -33,16 +32,15 @@ func (b *backup) copyStream(ctx context.Context) (store.Ref, error) {
 // readStream reads the stream to its end, unit by unit.
 func (b *backup) readStream(ctx context.Context, emit func(*unit) error) (size int64, err error) {
 	look := b.baseRefs()
+	defer context.AfterFunc(ctx, func() { b.stop(context.Cause(ctx)) })()
 	for ended := false; !ended; {
 		if err := context.Cause(ctx); err != nil {
 			return size, err
 		}
 		p := getBuffer(unitBytes)
-		n, err := io.ReadFull(b.state.Stream, p)
-		switch {
-		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-			ended = true
-		case err != nil:
+		n, err := readUnit(b.state.Stream, p)
+		ended = err == io.EOF
+		if err != nil && !ended {
 			return size, fmt.Errorf("read the input at %d: %w", size+int64(n), err)
 		}
 		if n == 0 {
@@ -59,4 +57,18 @@ func (b *backup) readStream(ctx context.Context, emit func(*unit) error) (size i
 		}
 	}
 	return size, nil
+}
+
+// readUnit fills p, or reads to the end, which io.EOF itself tells and nothing
+// that wraps it: io.ErrUnexpectedEOF from a producer is a failure.
+func readUnit(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = r.Read(p[n:])
+		n += m
+	}
+	if n == len(p) {
+		return n, nil
+	}
+	return n, err
 }

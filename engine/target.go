@@ -23,7 +23,8 @@ type Target interface {
 	// called from many goroutines and with ranges of any length.
 	Zero(off, length int64) error
 
-	// Finish makes what was written durable and closes the target.
+	// Finish makes what was written durable and closes the target. If it fails,
+	// it has done what Abort does.
 	Finish(ctx context.Context) error
 
 	// Abort closes the target, and removes it if Prepare made it.

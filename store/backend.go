@@ -3,7 +3,8 @@ package store
 import "context"
 
 // Backend keeps immutable objects under keys: paths of segments with slashes
-// between, without "." and "..", such as data/0123456789abcdef/00000000.
+// between, without "." and "..", such as data/0123456789abcdef/00000000. No key
+// is also a folder of another; an impossible key matches fs.ErrInvalid.
 //
 // All methods are safe for concurrent use, by many processes and hosts too.
 type Backend interface {
@@ -24,7 +25,7 @@ type Backend interface {
 	// or go meanwhile may be listed or not.
 	List(ctx context.Context, prefix string, fn func(key string, size int64) error) error
 
-	// Delete removes an object. A missing one is no error.
+	// Delete removes an object, durably. A missing one is no error.
 	Delete(ctx context.Context, key string) error
 }
 
