@@ -27,12 +27,12 @@ export GOFLAGS := $(if $(filter -tags=%,$(goflags)),\
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 build   := $(GO) build -trimpath -ldflags '$(version:%=-X main.version=%)'
 
-.PHONY: help build build-norbd test verify lint demo cluster cluster-down deps librbd clean
+.PHONY: help build build-norbd test verify lint demo cluster cluster-down deps headers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-build: librbd ## build bin/backy (needs what `docker/deps.sh build` installs)
+build: headers ## build bin/backy (needs what `docker/deps.sh build` installs)
 	$(build) -o bin/backy ./cmd/backy
 
 build-norbd: ## build bin/backy-norbd: without librbd, for files, devices and pipes
@@ -45,7 +45,7 @@ test: deps ## install what is missing and run all checks and tests on a cluster 
 verify:
 	docker/cluster.sh with --size 8G -- $(GO) test -race -timeout 9m ./...
 
-lint: librbd ## go vet, with and without librbd, gofumpt and staticcheck
+lint: headers ## go vet, with and without librbd, gofumpt and staticcheck
 	$(GO) vet ./...
 	CGO_ENABLED=0 $(GO) vet $(PURE)
 	$(GO) run $(STATICCHECK) ./...
@@ -69,9 +69,10 @@ cluster-down: ## stop that cluster and remove its files
 deps:
 	@docker/deps.sh all
 
-librbd:
-	@test '$(librbd)' || { echo '$(LIBRBD_H) is missing. Run docker/deps.sh build, which installs librbd-dev,' \
-		'or set LIBRBD_H; make build-norbd needs none.' >&2; exit 1; }
+headers:
+	@test '$(librbd)' && $(or $(CC),cc) -E -include zstd.h -x c /dev/null >/dev/null || { \
+		echo 'A C compiler or the headers of librbd ($(LIBRBD_H)) or of libzstd are missing:' \
+		'run docker/deps.sh build, or do without: make build-norbd.' >&2; exit 1; }
 
 clean: ## remove what was built
 	rm -rf bin

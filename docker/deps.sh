@@ -3,7 +3,7 @@
 # Debian's Ceph packages make no cluster and start no daemon of one by themselves.
 set -eu
 
-usage='usage: deps.sh build   what building backy needs besides Go: a C compiler and the headers of librbd
+usage='usage: deps.sh build   what building backy needs besides Go: a C compiler and the headers of librbd and libzstd
        deps.sh all     and what the tests and the demo need: the daemons of a cluster'
 
 build='gcc libc6-dev librbd-dev librados-dev libzstd-dev'
