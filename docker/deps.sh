@@ -6,7 +6,7 @@ set -eu
 usage='usage: deps.sh build   what building backy needs besides Go: a C compiler and the headers of librbd and libzstd
        deps.sh all     and what the tests and the demo need: the daemons of a cluster'
 
-build='gcc libc6-dev librbd-dev librados-dev libzstd-dev'
+build='ca-certificates gcc libc6-dev librbd-dev librados-dev libzstd-dev'
 cluster='ceph-mon ceph-mgr ceph-osd ceph-common bash e2fsprogs mount procps util-linux'
 
 case ${1:-} in
