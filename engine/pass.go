@@ -27,6 +27,7 @@ type result struct {
 	verdict verdict
 	ref     store.Ref     // known
 	enc     store.Encoded // fresh, mended
+	mends   bool          // enc is known to be bad elsewhere, too
 }
 
 type verdict uint8
@@ -36,7 +37,7 @@ const (
 	hole                  // zeros, and the base has none there
 	known                 // kept already: ref
 	fresh                 // to be stored: enc
-	mended                // kept at ref, where it is bad, and found again: enc
+	mended                // kept at ref, the base's, where it is bad, and found again: enc
 )
 
 // pass reads what a plan names and makes the level's map of it.
@@ -188,9 +189,10 @@ func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, raw []b
 		return result{verdict: hole}, nil
 	}
 	sum := store.Sum(raw)
-	bad := b.w.Damage.Of(sum)
-	if len(bad) == 0 {
-		if !base.IsZero() && base.Sum == sum {
+	bad := len(b.w.Damage.Of(sum)) > 0
+	asBefore := base.Sum == sum && !base.IsZero()
+	if !bad {
+		if asBefore {
 			return result{verdict: same}, nil
 		}
 		ref, ok, err := b.w.Known(ctx, sum)
@@ -210,13 +212,10 @@ func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, raw []b
 	to := u.data[u.packed : u.packed+len(enc.Stored) : u.packed+len(enc.Stored)]
 	u.packed += copy(to, enc.Stored)
 	enc.Stored = to
-	if len(bad) == 0 {
-		return result{verdict: fresh, enc: enc}, nil
+	if asBefore && b.w.Mendable(base) {
+		return result{verdict: mended, ref: base, enc: enc}, nil
 	}
-	if base.Sum != sum {
-		base = bad[0]
-	}
-	return result{verdict: mended, ref: base, enc: enc}, nil
+	return result{verdict: fresh, enc: enc, mends: bad}, nil
 }
 
 var zeros [4 << 10]byte
@@ -271,7 +270,12 @@ func (b *backup) place(ctx context.Context, r *result, length int64) (store.Ref,
 		b.stats.Reused += length
 		return r.ref, nil
 	case mended:
-		return r.ref, b.w.Mend(ctx, r.enc)
+		return r.ref, b.w.Mend(ctx, r.enc, r.ref)
+	}
+	if r.mends {
+		if err := b.w.Mend(ctx, r.enc, store.Ref{}); err != nil {
+			return store.Ref{}, err
+		}
 	}
 	ref, stored, err := b.w.PutChunk(ctx, r.enc)
 	if stored {

@@ -53,6 +53,7 @@ func Restore(ctx context.Context, repo *store.Repository, level store.Level, t T
 	started := time.Now()
 	r := newRestore(repo, &level, o)
 	r.target = t
+	defer repo.Lease(ctx, &level)()
 	if err := r.refuseDamaged(ctx); err != nil {
 		return RestoreReport{}, err
 	}
@@ -73,6 +74,7 @@ func Restore(ctx context.Context, repo *store.Repository, level store.Level, t T
 func Stream(ctx context.Context, repo *store.Repository, level store.Level, w io.Writer, o RestoreOptions) (RestoreReport, error) {
 	started := time.Now()
 	r := newRestore(repo, &level, o)
+	defer repo.Lease(ctx, &level)()
 	if err := r.refuseDamaged(ctx); err != nil {
 		return RestoreReport{}, err
 	}
@@ -244,8 +246,12 @@ func fetchInto(ctx context.Context, repo *store.Repository, l *store.Level, firs
 }
 
 // noteDamage writes down a bad chunk for the next backup to mend. A repository
-// that cannot be written to is read all the same.
+// that cannot be written to is read all the same. Of a level that has been
+// removed meanwhile nothing is noted: that is why it cannot be read.
 func noteDamage(ctx context.Context, repo *store.Repository, l *store.Level, err error) error {
+	if err := repo.CheckRemoved(ctx, l); err != nil {
+		return err
+	}
 	var chunk *store.ChunkError
 	if errors.As(err, &chunk) {
 		_ = repo.NoteDamage(ctx, l, chunk)

@@ -53,6 +53,7 @@ func Scrub(ctx context.Context, repo *store.Repository, level store.Level, o Scr
 	}
 	o.Progress.Total.Store(level.Size)
 	started := time.Now()
+	defer repo.Lease(ctx, &level)()
 	s := &scrub{repo: repo, level: &level, o: o, rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
 	err := pipeline(ctx, workers(o.Readers), s.produce, s.check, func(context.Context, *piece) error { return nil })
 	r := &s.report

@@ -218,23 +218,31 @@ func (r *Repository) dropClaim(ctx context.Context, c *claim) error {
 
 func (r *Repository) dropClaimKey(ctx context.Context, key string, run RunID) error {
 	if run != 0 {
-		beats, err := r.list(ctx, beatPrefix(run))
-		if err != nil {
+		if err := r.dropBeats(ctx, run); err != nil {
 			return err
-		}
-		for _, key := range beats {
-			if err := r.backend.Delete(ctx, key); err != nil {
-				return err
-			}
 		}
 	}
 	return r.backend.Delete(ctx, key)
 }
 
+// dropBeats removes what is left of a run's beats.
+func (r *Repository) dropBeats(ctx context.Context, run RunID) error {
+	beats, err := r.list(ctx, beatPrefix(run))
+	if err != nil {
+		return err
+	}
+	for _, key := range beats {
+		if err := r.backend.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // keepBeating puts a beat whenever work has moved on since the last, until ctx
 // ends. A beat that cannot be put is left out: at worst the run is fenced.
-func (r *Repository) keepBeating(ctx context.Context, c *claim, moved func() int64) {
-	tick := time.NewTicker(c.beat())
+func (r *Repository) keepBeating(ctx context.Context, run RunID, beat time.Duration, moved func() int64) {
+	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	last := moved()
 	for n := 1; ; {
@@ -245,8 +253,8 @@ func (r *Repository) keepBeating(ctx context.Context, c *claim, moved func() int
 		}
 		if now := moved(); now != last {
 			last = now
-			if r.putObject(ctx, beatKey(c.Run, n), "beat", time.Now().UTC()) == nil {
-				_ = r.backend.Delete(ctx, beatKey(c.Run, n-1))
+			if r.putObject(ctx, beatKey(run, n), "beat", time.Now().UTC()) == nil {
+				_ = r.backend.Delete(ctx, beatKey(run, n-1))
 				n++
 			}
 		}

@@ -167,7 +167,7 @@ func TestOtherHost(t *testing.T) {
 	go func() {
 		defer close(done)
 		n := int64(0)
-		r.keepBeating(ctx, living, func() int64 { n++; return n })
+		r.keepBeating(ctx, living.Run, beat, func() int64 { n++; return n })
 	}()
 	if _, err := r.Begin(context.Background(), "a", WriterOptions{}); !errors.As(err, &busy) {
 		t.Errorf("a run that beats: %v", err)

@@ -23,12 +23,28 @@ type mender struct {
 	mended int64
 }
 
-// Mend takes a chunk whose bytes were found again for all the places where it
-// is bad. It copies what it keeps.
-func (w *Writer) Mend(ctx context.Context, e Encoded) error {
+// Mend takes a chunk whose bytes were found again, for all the places where it
+// is bad; base is the one that the base has here, or zero. It copies what it
+// keeps.
+//
+// A pack that is gone altogether is made anew only for the base's sake: for
+// anyone else, a gc may have deleted it, and may yet delete it again.
+func (w *Writer) Mend(ctx context.Context, e Encoded, base Ref) error {
 	m := &w.mends
 	e.Stored = slices.Clone(e.Stored)
 	for _, ref := range w.Damage.Of(e.Sum) {
+		if w.condemned[ref.Pack] {
+			continue
+		}
+		if ref != base {
+			there, err := m.repo.listGenerations(ctx, dataPrefix, ref.Pack)
+			if err != nil {
+				return err
+			}
+			if len(there) == 0 {
+				continue
+			}
+		}
 		if m.good == nil {
 			m.good = map[PackID]map[uint32]Encoded{}
 		}

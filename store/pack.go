@@ -61,6 +61,7 @@ type packHeader struct {
 	Entries    uint32
 	Length     int64  // of the whole pack
 	TableCRC   uint32 // CRC-32C of the table
+	Absent     uint32 // entries without a frame
 }
 
 func (h *packHeader) Validate() error {
@@ -73,6 +74,8 @@ func (h *packHeader) Validate() error {
 		return fmt.Errorf("%w: fan-out %d", errBadPack, h.Fanout)
 	case h.Entries > maxPackEntries:
 		return fmt.Errorf("%w: %d entries", errBadPack, h.Entries)
+	case h.Absent > h.Entries:
+		return fmt.Errorf("%w: %d of %d entries absent", errBadPack, h.Absent, h.Entries)
 	case h.Length < packHeaderSize+int64(h.Entries)*entrySize:
 		return fmt.Errorf("%w: length %d does not hold %d entries", errBadPack, h.Length, h.Entries)
 	}
@@ -93,7 +96,7 @@ func (h *packHeader) appendTo(p []byte) []byte {
 	p = binary.LittleEndian.AppendUint32(p, h.Entries)
 	p = binary.LittleEndian.AppendUint64(p, uint64(h.Length))
 	p = binary.LittleEndian.AppendUint32(p, h.TableCRC)
-	p = append(p, 0, 0, 0, 0)
+	p = binary.LittleEndian.AppendUint32(p, h.Absent)
 	return binary.LittleEndian.AppendUint32(p, crc32.Checksum(p[start:], castagnoli))
 }
 
@@ -124,6 +127,7 @@ func decodePackHeader(p []byte) (h packHeader, err error) {
 		Entries:    binary.LittleEndian.Uint32(p[48:]),
 		Length:     int64(binary.LittleEndian.Uint64(p[52:])),
 		TableCRC:   binary.LittleEndian.Uint32(p[60:]),
+		Absent:     binary.LittleEndian.Uint32(p[64:]),
 	}
 	return h, h.Validate()
 }

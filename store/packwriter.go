@@ -52,9 +52,12 @@ func (b *packBuilder) appendAbsent(sum Checksum) {
 func (b *packBuilder) seal(kind Kind, r *Repository, generation uint32) [][]byte {
 	head := packHeaderSize + len(b.entries)*entrySize
 	p := make([]byte, packHeaderSize, head)
+	absent := uint32(0)
 	for i := range b.entries {
 		e := b.entries[i]
-		if e.Codec != Absent {
+		if e.Codec == Absent {
+			absent++
+		} else {
 			e.Offset += int64(head)
 		}
 		p = e.appendTo(p)
@@ -62,7 +65,7 @@ func (b *packBuilder) seal(kind Kind, r *Repository, generation uint32) [][]byte
 	h := packHeader{
 		Kind: kind, ChunkSize: r.ChunkSize, Fanout: r.fanout, Repository: r.ID, Pack: b.id, Generation: generation,
 		Entries: uint32(len(b.entries)), Length: int64(head + len(b.frames)),
-		TableCRC: crc32.Checksum(p[packHeaderSize:], castagnoli),
+		TableCRC: crc32.Checksum(p[packHeaderSize:], castagnoli), Absent: absent,
 	}
 	h.appendTo(p[:0])
 	return [][]byte{p, b.frames}

@@ -19,13 +19,15 @@ type WriterOptions struct {
 // Writer is a run that makes the next level of a name. From Begin to Commit or
 // Abort it is the only one of its name.
 //
-// Known and MendWanted may be called from many goroutines at a time; all else
-// is for one.
+// Known and Mendable may be called from many goroutines at a time; all else is
+// for one.
 type Writer struct {
 	ID      RunID
 	Number  LevelNumber
 	History History // as it was when the run began
 	Damage  *Damage // what is known to be bad, likewise
+
+	condemned map[PackID]bool
 
 	repo  *Repository
 	claim *claim
@@ -62,7 +64,7 @@ func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Wr
 	w.mends = mender{repo: r}
 	beatCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stopBeat = stop
-	w.beating.Go(func() { r.keepBeating(beatCtx, c, w.moved.Load) })
+	w.beating.Go(func() { r.keepBeating(beatCtx, c.Run, c.beat(), w.moved.Load) })
 	if err := w.prepare(ctx); err != nil {
 		return nil, errors.Join(err, w.Abort(context.WithoutCancel(ctx)))
 	}
@@ -71,11 +73,21 @@ func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Wr
 
 // prepare reads, after the claim is there, what a run must know.
 func (w *Writer) prepare(ctx context.Context) (err error) {
+	if w.condemned, err = w.repo.condemnedPacks(ctx); err != nil {
+		return err
+	}
 	if w.Damage, err = w.repo.Damage(ctx); err != nil {
 		return err
 	}
 	w.History, err = w.repo.History(ctx, w.claim.Name)
 	return err
+}
+
+// Mendable reports whether the bytes behind a reference of the base are known
+// to be bad, and may be given back to its pack: nothing may refer anew to a
+// condemned one.
+func (w *Writer) Mendable(base Ref) bool {
+	return !base.IsZero() && w.Damage.Has(KindData, base) && !w.condemned[base.Pack]
 }
 
 // Moved says that the work goes on; else another host may take the run for
@@ -103,7 +115,7 @@ func (w *Writer) BeginMap(ctx context.Context, base Map, chunks int64) (err erro
 // never answers with a chunk that is known to be bad.
 func (w *Writer) Known(ctx context.Context, sum Checksum) (Ref, bool, error) {
 	ref, ok := w.repo.index.lookup(sum)
-	if !ok || w.Damage.Has(KindData, ref) {
+	if !ok || w.condemned[ref.Pack] || w.Damage.Has(KindData, ref) {
 		return Ref{}, false, nil
 	}
 	if ref.Pack.Run == w.ID {

@@ -1,0 +1,163 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// executors is how many packs of a verdict are worked on at a time.
+const executors = 4
+
+// execute does what a verdict says. Anyone may do it, any number of times, and
+// late: a sentence is about generations that are never made again.
+func (g *gc) execute(ctx context.Context, v *verdict, list []sentence) error {
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(executors)
+	for _, s := range list {
+		group.Go(func() error {
+			freed, rewritten, err := g.repo.carryOut(gctx, s)
+			if err != nil {
+				return fmt.Errorf("collect pack %s: %w", s.Pack, err)
+			}
+			g.count(freed, rewritten)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, key := range v.Records {
+		if err := g.repo.backend.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *gc) count(freed int64, rewritten bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.o.Progress.Executed.Add(1)
+	g.report.Freed += freed
+	if rewritten {
+		g.report.Rewritten++
+	} else {
+		g.report.Deleted++
+	}
+}
+
+// carryOut does what a sentence says, in every folder of the pack's kind.
+func (r *Repository) carryOut(ctx context.Context, s sentence) (freed int64, rewritten bool, err error) {
+	for _, folder := range foldersOf(s.Kind) {
+		gone, err := r.carryOutIn(ctx, folder, s)
+		if err != nil {
+			return freed, rewritten, err
+		}
+		freed += gone
+	}
+	if s.Keep != nil {
+		return freed, true, nil
+	}
+	// What is gone needs no mending.
+	return freed, false, r.clearNotes(ctx, s.Kind, s.Pack, func(uint32) bool { return true })
+}
+
+func (r *Repository) carryOutIn(ctx context.Context, folder string, s sentence) (freed int64, err error) {
+	sizes := map[uint32]int64{}
+	err = r.backend.List(ctx, packPrefix(folder, s.Pack), func(key string, size int64) error {
+		if _, id, generation, err := parsePackKey(key); err == nil && id == s.Pack {
+			sizes[generation] = size
+		}
+		return nil
+	})
+	if err != nil || len(sizes) == 0 {
+		return 0, err
+	}
+	if s.Keep != nil {
+		written, err := r.rewrite(ctx, folder, s, sizes)
+		if err != nil {
+			return 0, err
+		}
+		freed -= written
+		// Whoever wrote the newest generation: what is kept must be in it.
+		if covered, err := r.covers(ctx, folder, s); !covered || err != nil {
+			return freed, err
+		}
+	}
+	for generation, size := range sizes {
+		if generation > s.Generation {
+			continue
+		}
+		if err := r.backend.Delete(ctx, packKey(folder, s.Pack, generation)); err != nil {
+			return freed, err
+		}
+		freed += size
+	}
+	return freed, nil
+}
+
+// covers reports whether a generation later than the sentence's has every
+// frame that is to be kept.
+func (r *Repository) covers(ctx context.Context, folder string, s sentence) (bool, error) {
+	generations, err := r.listGenerations(ctx, folder, s.Pack)
+	if err != nil || len(generations) == 0 || generations[0] <= s.Generation {
+		return false, err
+	}
+	_, entries, err := r.readPackTable(ctx, packKey(folder, s.Pack, generations[0]))
+	if err != nil {
+		return false, context.Cause(ctx)
+	}
+	for i := range uint32(len(s.Keep) * 64) {
+		if hasBit(s.Keep, i) && (int(i) >= len(entries) || entries[i].Codec == Absent) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// rewrite puts a pack's next generation with the entries that are kept, unless
+// there is one, or one of them cannot be read now.
+func (r *Repository) rewrite(ctx context.Context, folder string, s sentence, sizes map[uint32]int64) (written int64, err error) {
+	generations := slices.Sorted(maps.Keys(sizes))
+	slices.Reverse(generations)
+	if generations[0] > s.Generation {
+		return 0, nil
+	}
+	keys := make([]string, len(generations))
+	for i, g := range generations {
+		keys[i] = packKey(folder, s.Pack, g)
+	}
+	b, _, err := r.rebuild(ctx, s.Kind, s.Pack, keys, nil)
+	if err != nil {
+		return 0, err
+	}
+	kept := &packBuilder{id: s.Pack}
+	for i := range b.entries {
+		e := &b.entries[i]
+		if !hasBit(s.Keep, uint32(i)) {
+			kept.appendAbsent(e.Sum)
+			continue
+		}
+		if e.Codec == Absent {
+			return 0, nil
+		}
+		from := e.Offset + frameHeaderSize
+		kept.append(Encoded{Sum: e.Sum, Raw: e.Raw, Codec: e.Codec, Stored: b.frames[from : from+int64(e.Stored)], CRC: e.CRC}, e.Type)
+	}
+	parts := kept.seal(s.Kind, r, s.Generation+1)
+	err = r.put(ctx, packKey(folder, s.Pack, s.Generation+1), parts...)
+	if errors.Is(err, fs.ErrExist) {
+		return 0, nil // a mend's, or another executor's
+	}
+	if err != nil {
+		return 0, err
+	}
+	r.setGeneration(folder, s.Pack, s.Generation+1)
+	return int64(len(parts[0]) + len(parts[1])), nil
+}

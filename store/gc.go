@@ -1,0 +1,342 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// GCOptions are the choices of a gc. The zero value works.
+type GCOptions struct {
+	DryRun   bool          // only say what could be given back
+	MaxWait  time.Duration // how long to wait for backups that had begun before; 0: as long as it takes
+	Beat     time.Duration // how often it says that it moves on; 0: 30 s
+	Progress *GCProgress   // may be nil
+	// Waiting is told for which runs it waits, each time that changes; may be nil.
+	Waiting func(who []string)
+}
+
+// GCProgress is what a gc has done so far, polled by whoever shows it.
+type GCProgress struct {
+	Levels    atomic.Int64 // records marked
+	Nodes     atomic.Int64 // map nodes read
+	Sentences atomic.Int64 // packs to be deleted or written anew
+	Executed  atomic.Int64 // of these, done
+	moved     atomic.Int64
+}
+
+// GCReport is what a gc found and did. A dry run says what one would do.
+type GCReport struct {
+	Levels    int64    `json:"levels"`    // that hold what is kept
+	Nodes     int64    `json:"nodes"`     // distinct map nodes read
+	Packs     int64    `json:"packs"`     // objects that there were
+	Deleted   int64    `json:"deleted"`   // packs deleted
+	Rewritten int64    `json:"rewritten"` // packs written anew without their dead chunks
+	Freed     int64    `json:"freed"`     // bytes given back
+	Waiting   []string `json:"waiting"`   // backups that it did not wait for any longer; the next gc goes on
+}
+
+// gc is one run of GC.
+type gc struct {
+	repo   *Repository
+	o      GCOptions
+	run    RunID
+	marker *marker
+
+	// adopted is an earlier gc that did not come to its verdict: this one goes
+	// on with what that one condemned. 0: there is none.
+	adopted RunID
+
+	mu     sync.Mutex // guards the report while a verdict is executed
+	report GCReport
+}
+
+// GC gives back the space of what no level reaches, while backups go on.
+//
+// Invariant: nothing is deleted that a level which is not removed reaches, or
+// will reach when a backup that is under way commits. It rests on this order:
+// condemned packs are put before the backups under way are listed, so each
+// backup has either read what is condemned and makes no new reference into it,
+// or is waited for (or fenced), and its level is marked before the verdict.
+//
+// Errors: *BusyError while another gc is at work. Where a level's record or
+// map cannot be read, nothing is condemned.
+func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
+	if r.readOnly != nil {
+		return GCReport{}, r.readOnly
+	}
+	if o.Progress == nil {
+		o.Progress = &GCProgress{}
+	}
+	if o.Beat == 0 {
+		o.Beat = defaultBeat
+	}
+	g := &gc{repo: r, o: o, run: NewRunID(time.Now())}
+	if o.DryRun {
+		return g.report, g.dryRun(ctx)
+	}
+	claim := gcClaim{Run: g.run, Process: thisProcess(), Started: time.Now().UTC(), Beat: o.Beat.Seconds()}
+	if err := r.putObject(ctx, gcKey("gc", g.run), "gc", &claim); err != nil {
+		return g.report, fmt.Errorf("claim the gc: %w", err)
+	}
+	beatCtx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.keepBeating(beatCtx, g.run, o.Beat, func() int64 {
+			return o.Progress.moved.Load() + o.Progress.Nodes.Load() + o.Progress.Executed.Load()
+		})
+	}()
+	committed, err := g.collect(ctx)
+	stop()
+	<-done
+	cleanup := context.WithoutCancel(ctx)
+	switch {
+	case committed && err == nil:
+		err = r.dropGC(cleanup, g.run, true)
+	case !committed:
+		// What is condemned is left to the next gc, and never committed by this one.
+		err = errors.Join(err, r.fenceGC(cleanup, g.run, g.run))
+	}
+	return g.report, errors.Join(err, r.dropBeats(cleanup, g.run), r.backend.Delete(cleanup, gcKey("gc", g.run)))
+}
+
+// collect does the work. committed tells that the verdict stands, so that the
+// next gc will execute what is left of it.
+func (g *gc) collect(ctx context.Context) (committed bool, err error) {
+	if err := g.settleOthers(ctx); err != nil {
+		return false, err
+	}
+	if err := g.repo.checkNumbers(ctx); err != nil {
+		return false, err
+	}
+	stock, err := g.repo.stock(ctx)
+	if err != nil {
+		return false, err
+	}
+	g.report.Packs = stock.objects
+	g.marker = newMarker(g.repo, g.o.Progress)
+	condemned, waiting, err := g.condemn(ctx, stock)
+	if err != nil {
+		return false, err
+	}
+	if g.report.Waiting, err = g.wait(ctx, waiting.Claims); err != nil || len(g.report.Waiting) > 0 {
+		return false, err
+	}
+	if err := g.markAgain(ctx, waiting.Removed); err != nil {
+		return false, err
+	}
+	v, sentences, err := g.judge(ctx, stock, condemned, waiting.Removed)
+	if err != nil {
+		return false, err
+	}
+	if err := g.repo.putVerdict(ctx, v, sentences); err != nil {
+		return false, err
+	}
+	if err := g.execute(ctx, v, sentences); err != nil || g.adopted == 0 {
+		return true, err
+	}
+	return true, g.repo.dropGC(ctx, g.adopted, false)
+}
+
+// markAgain marks what has been committed since, and what has been removed
+// since: a backup that began in between may be based on it.
+func (g *gc) markAgain(ctx context.Context, removed []string) error {
+	found, err := g.repo.listRoots(ctx)
+	if err != nil {
+		return err
+	}
+	excluded := map[string]bool{}
+	for _, key := range removed {
+		excluded[key] = true
+	}
+	if err := g.marker.mark(ctx, found.levels, excluded); err != nil {
+		return err
+	}
+	err = g.marker.leases(ctx)
+	g.report.Levels, g.report.Nodes = g.o.Progress.Levels.Load(), g.o.Progress.Nodes.Load()
+	return err
+}
+
+// condemn marks what is reached and condemns packs of which nothing is, or
+// little; or it goes on with what an earlier gc condemned.
+func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, error) {
+	if g.adopted != 0 {
+		return g.adopt(ctx)
+	}
+	found, err := g.repo.listRoots(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	busy, err := g.repo.claims(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := g.marker.mark(ctx, found.levels, found.removed); err != nil {
+		return nil, nil, err
+	}
+	if err := g.marker.leases(ctx); err != nil {
+		return nil, nil, err
+	}
+	working := map[RunID]bool{}
+	for _, c := range busy {
+		working[c.Run] = true
+	}
+	var condemned []packName
+	for name, p := range s.packs {
+		if working[name.id.Run] {
+			continue // being written; its level will name it
+		}
+		dead, err := g.mostlyDead(ctx, name, p)
+		if err != nil {
+			return nil, nil, err
+		}
+		if dead {
+			condemned = append(condemned, name)
+		}
+	}
+	if err := g.repo.putCondemned(ctx, g.run, condemned); err != nil {
+		return nil, nil, err
+	}
+	w := &gcWaiting{Removed: []string{}}
+	for key := range found.removed {
+		if slices.Contains(found.levels, key) {
+			w.Removed = append(w.Removed, key)
+		}
+	}
+	if w.Claims, err = g.repo.claims(ctx); err != nil {
+		return nil, nil, err
+	}
+	return condemned, w, g.repo.putObject(ctx, gcKey("waiting", g.run), "waiting", w)
+}
+
+// liveIn returns what is marked of a pack.
+func (g *gc) liveIn(name packName) liveSet {
+	if name.folder == dataPrefix {
+		return g.marker.chunks
+	}
+	return g.marker.nodes
+}
+
+// mostlyDead reports whether a pack is to be condemned: nothing of it is
+// reached, or less than half of its entries. Only the header is read, and only
+// where something is reached.
+func (g *gc) mostlyDead(ctx context.Context, name packName, p *stocked) (bool, error) {
+	live := g.liveIn(name).count(name.id)
+	if live == 0 {
+		return true, nil
+	}
+	g.o.Progress.moved.Add(1)
+	entries, err := g.repo.entriesOf(ctx, name, p.newest())
+	if errors.Is(err, errBadPack) || errors.Is(err, fs.ErrNotExist) {
+		return false, nil // damaged: that is a scrub's matter
+	}
+	return err == nil && live*2 < entries, err
+}
+
+// judge makes the verdict on what is condemned still, after the second mark.
+func (g *gc) judge(ctx context.Context, s *stock, condemned []packName, records []string) (*verdict, []sentence, error) {
+	var list []sentence
+	for _, name := range condemned {
+		p := s.packs[name]
+		if p == nil {
+			continue // gone meanwhile
+		}
+		kind := KindData
+		if name.folder != dataPrefix {
+			kind = KindMap
+		}
+		sn := sentence{Kind: kind, Pack: name.id, Generation: p.newest()}
+		if bitmap := g.liveIn(name).of(name.id); g.liveIn(name).count(name.id) > 0 {
+			dead, err := g.mostlyDead(ctx, name, p)
+			if err != nil {
+				return nil, nil, err
+			}
+			if !dead {
+				continue
+			}
+			sn.Keep = slices.Clone(bitmap)
+		}
+		list = append(list, sn)
+	}
+	g.o.Progress.Sentences.Store(int64(len(list)))
+	return &verdict{Run: g.run, Records: records}, list, nil
+}
+
+// putVerdict commits: first the parts, then the commit key.
+func (r *Repository) putVerdict(ctx context.Context, v *verdict, list []sentence) error {
+	for ; len(list) > 0; v.Parts++ {
+		n := min(len(list), partSize/20)
+		if err := r.putObject(ctx, gcPartKey("verdict", v.Run, v.Parts), "verdict part", verdictPart{list[:n]}); err != nil {
+			return fmt.Errorf("put the verdict: %w", err)
+		}
+		list = list[n:]
+	}
+	err := r.putObject(ctx, gcKey("verdict", v.Run), "verdict", v)
+	if errors.Is(err, fs.ErrExist) {
+		return ErrFenced
+	}
+	return err
+}
+
+// fenceGC keeps a gc from committing, unless it has.
+func (r *Repository) fenceGC(ctx context.Context, run, by RunID) error {
+	err := r.putObject(ctx, gcKey("verdict", run), "tombstone", &gcTombstone{Run: run, By: by, Time: time.Now().UTC()})
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// dryRun says what a gc would give back now.
+func (g *gc) dryRun(ctx context.Context) error {
+	if err := g.repo.checkNumbers(ctx); err != nil {
+		return err
+	}
+	s, err := g.repo.stock(ctx)
+	if err != nil {
+		return err
+	}
+	g.marker = newMarker(g.repo, g.o.Progress)
+	found, err := g.repo.listRoots(ctx)
+	if err != nil {
+		return err
+	}
+	if err := g.marker.mark(ctx, found.levels, found.removed); err != nil {
+		return err
+	}
+	busy, err := g.repo.claims(ctx)
+	if err != nil {
+		return err
+	}
+	g.report.Packs, g.report.Levels, g.report.Nodes = s.objects, g.o.Progress.Levels.Load(), g.o.Progress.Nodes.Load()
+	for name, p := range s.packs {
+		if slices.ContainsFunc(busy, func(c claim) bool { return c.Run == name.id.Run }) {
+			continue
+		}
+		dead, err := g.mostlyDead(ctx, name, p)
+		if err != nil {
+			return err
+		}
+		live := int64(g.liveIn(name).count(name.id))
+		switch {
+		case !dead:
+		case live == 0:
+			g.report.Deleted++
+			g.report.Freed += p.size
+		default:
+			entries, err := g.repo.entriesOf(ctx, name, p.newest())
+			if err != nil {
+				return err
+			}
+			g.report.Rewritten++
+			g.report.Freed += p.size - p.size*live/int64(entries)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The objects of a gc in work/. All are named for its run:
+//
+//	gc.<run>             the claim
+//	condemned.<run>.<i>  packs into which no run that begins now may make a new reference
+//	waiting.<run>        put when all of those are: which backups had begun before, which levels were removed
+//	verdict.<run>.<i>    what is to be deleted or written anew
+//	verdict.<run>        the commit key: all of those are there · or a tombstone
+func gcKey(what string, run RunID) string { return workPrefix + what + "." + run.String() }
+
+func gcPartKey(what string, run RunID, part int) string {
+	return gcKey(what, run) + "." + strconv.Itoa(part)
+}
+
+// gcClaim announces a gc.
+type gcClaim struct {
+	Run     RunID     `json:"run"`
+	Process process   `json:"process"`
+	Started time.Time `json:"started"`
+	Beat    float64   `json:"beat_seconds"`
+}
+
+// packList names packs of a kind, by run.
+type packList struct {
+	Kind  Kind               `json:"kind"`
+	Packs map[RunID][]uint32 `json:"packs"`
+}
+
+// gcWaiting is what a gc knew when its condemned packs were all put.
+type gcWaiting struct {
+	// Claims are those of the backups that had begun: they may not know what is
+	// condemned.
+	Claims []claim `json:"claims"`
+	// Removed are the commit records that were removed at the first mark. Of
+	// all others, removed since or not, the chunks count as reached.
+	Removed []string `json:"removed"`
+}
+
+// sentence is what becomes of one pack: it is deleted, or written anew as its
+// next generation with the entries in Keep. It is about the generations up to
+// Generation and no later one.
+type sentence struct {
+	Kind       Kind     `json:"kind"`
+	Pack       PackID   `json:"pack"`
+	Generation uint32   `json:"generation"`
+	Keep       []uint64 `json:"keep,omitempty"` // bitmap, 64 entries a word
+}
+
+// verdictPart is a part of a verdict.
+type verdictPart struct {
+	Sentences []sentence `json:"sentences"`
+}
+
+// verdict is a gc's commit.
+type verdict struct {
+	Run     RunID    `json:"run"`
+	Parts   int      `json:"parts"`
+	Records []string `json:"records"` // of removed levels, deleted last
+}
+
+// gcTombstone stands at the commit key of a gc that may not commit.
+type gcTombstone struct {
+	Run  RunID     `json:"run"`
+	By   RunID     `json:"by"`
+	Time time.Time `json:"time"`
+}
+
+// partSize bounds how many packs stand in one object.
+const partSize = 20_000
+
+// putCondemned puts a list of packs in parts.
+func (r *Repository) putCondemned(ctx context.Context, run RunID, condemned []packName) error {
+	for part, of := 0, condemned; len(of) > 0; part++ {
+		n := min(len(of), partSize)
+		lists := []packList{{Kind: KindData, Packs: map[RunID][]uint32{}}, {Kind: KindMap, Packs: map[RunID][]uint32{}}}
+		for _, p := range of[:n] {
+			list := lists[0]
+			if p.folder != dataPrefix {
+				list = lists[1]
+			}
+			list.Packs[p.id.Run] = append(list.Packs[p.id.Run], p.id.Seq)
+		}
+		if err := r.putObject(ctx, gcPartKey("condemned", run, part), "condemned", lists); err != nil {
+			return fmt.Errorf("condemn packs: %w", err)
+		}
+		of = of[n:]
+	}
+	return nil
+}
+
+// condemnedPacks reads which data packs any gc has condemned. A run that began
+// before this may go on with what it knew; one that begins now may not.
+func (r *Repository) condemnedPacks(ctx context.Context) (map[PackID]bool, error) {
+	keys, err := r.list(ctx, workPrefix+"condemned.")
+	if err != nil {
+		return nil, err
+	}
+	condemned := map[PackID]bool{}
+	for _, key := range keys {
+		var lists []packList
+		err := r.getObject(ctx, key, "condemned", &lists)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // that gc is over
+		}
+		if err != nil {
+			return nil, fmt.Errorf("what is condemned must be known before a backup begins: %w", err)
+		}
+		for _, list := range lists {
+			for run, seqs := range list.Packs {
+				for _, seq := range seqs {
+					if list.Kind == KindData {
+						condemned[PackID{run, seq}] = true
+					}
+				}
+			}
+		}
+	}
+	return condemned, nil
+}
+
+// gcRuns lists the runs of gcs that have left objects of a kind in work/.
+func (r *Repository) gcRuns(ctx context.Context, what string) ([]RunID, error) {
+	prefix := workPrefix + what + "."
+	keys, err := r.list(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	var runs []RunID
+	for _, key := range keys {
+		name, _, _ := strings.Cut(strings.TrimPrefix(key, prefix), ".")
+		if run, err := ParseRunID(name); err == nil && !slices.Contains(runs, run) {
+			runs = append(runs, run)
+		}
+	}
+	return runs, nil
+}
+
+// readVerdict reads what stands at a gc's commit key. A nil verdict without an
+// error is a tombstone.
+func (r *Repository) readVerdict(ctx context.Context, run RunID) (*verdict, error) {
+	p, err := readAll(ctx, r.backend, gcKey("verdict", run), maxJSON)
+	if err != nil {
+		return nil, err
+	}
+	var t gcTombstone
+	if decodeObject(p, "tombstone", &t) == nil {
+		return nil, nil
+	}
+	var v verdict
+	if err := decodeObject(p, "verdict", &v); err != nil {
+		return nil, fmt.Errorf("%s: %w", gcKey("verdict", run), err)
+	}
+	return &v, nil
+}
+
+// dropGC deletes what a gc has left in work/, but for its tombstone: that
+// keeps it from committing for ever.
+func (r *Repository) dropGC(ctx context.Context, run RunID, verdictToo bool) error {
+	for _, what := range []string{"condemned", "waiting", "verdict", "gc"} {
+		keys, err := r.list(ctx, gcKey(what, run))
+		if err != nil {
+			return err
+		}
+		// The commit key sorts before its parts: without it they are nothing.
+		for _, key := range keys {
+			if key == gcKey("verdict", run) && !verdictToo {
+				continue
+			}
+			if err := r.backend.Delete(ctx, key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

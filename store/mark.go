@@ -1,0 +1,153 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+)
+
+// marker finds what the levels of a repository reach. It reads each distinct
+// map node once.
+type marker struct {
+	repo     *Repository
+	chunks   liveSet
+	nodes    liveSet
+	done     map[string]bool // level keys that have been marked
+	progress *GCProgress
+}
+
+func newMarker(r *Repository, p *GCProgress) *marker {
+	return &marker{repo: r, chunks: liveSet{}, nodes: liveSet{}, done: map[string]bool{}, progress: p}
+}
+
+// roots is what a repository's levels/ folder tells at one moment.
+type roots struct {
+	levels  []string        // keys of commit records
+	removed map[string]bool // keys of commit records that are removed
+}
+
+// listRoots lists removals before it lists levels, so that whatever is removed
+// in between counts as not removed.
+func (r *Repository) listRoots(ctx context.Context) (roots, error) {
+	found := roots{removed: map[string]bool{}}
+	keys, err := r.list(ctx, levelsPrefix)
+	if err != nil {
+		return found, err
+	}
+	for _, key := range keys {
+		if base, ok := strings.CutSuffix(key, ".removed"); ok {
+			found.removed[base+".json"] = true
+		}
+	}
+	if keys, err = r.list(ctx, levelsPrefix); err != nil {
+		return found, err
+	}
+	for _, key := range keys {
+		if strings.HasSuffix(key, ".json") {
+			found.levels = append(found.levels, key)
+		}
+	}
+	return found, nil
+}
+
+// checkNumbers refuses a repository in which a number that was used is without
+// any trace: a level's record may have been lost, and its chunks must not go.
+func (r *Repository) checkNumbers(ctx context.Context) error {
+	keys, err := r.list(ctx, levelsPrefix)
+	if err != nil {
+		return err
+	}
+	used := map[Name]map[LevelNumber]bool{}
+	for _, key := range keys {
+		name, n, _, err := parseLevelKey(key)
+		if err != nil {
+			continue
+		}
+		if used[name] == nil {
+			used[name] = map[LevelNumber]bool{}
+		}
+		used[name][n] = true
+	}
+	for name, numbers := range used {
+		for n := LevelNumber(1); int(n) <= len(numbers); n++ {
+			if !numbers[n] {
+				return fmt.Errorf("%s level %s: neither a record nor its removal is there; it may have been lost, so nothing is collected", name, n)
+			}
+		}
+	}
+	return nil
+}
+
+// mark marks what levels reach that are not in excluded. A record or a node
+// that cannot be read is an error: without it, nothing may be condemned.
+func (m *marker) mark(ctx context.Context, levels []string, excluded map[string]bool) error {
+	for _, key := range levels {
+		if m.done[key] || excluded[key] {
+			continue
+		}
+		name, n, _, err := parseLevelKey(key)
+		if err != nil {
+			continue // not ours
+		}
+		c, err := m.repo.readCommit(ctx, name, n)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed, and its record deleted by another gc
+		}
+		if err != nil {
+			return fmt.Errorf("nothing is collected, since a level's record cannot be read: %w", err)
+		}
+		if c.level != nil {
+			if err := m.tree(ctx, c.level.Map()); err != nil {
+				return fmt.Errorf("nothing is collected, since the map of %s level %s cannot be read: %w", name, n, err)
+			}
+		}
+		m.done[key] = true
+		m.progress.Levels.Add(1)
+	}
+	return nil
+}
+
+// tree marks all that hangs below a map's root.
+func (m *marker) tree(ctx context.Context, t Map) error {
+	if t.Root.IsZero() || !m.nodes.add(t.Root) {
+		return nil
+	}
+	return m.read(ctx, []Ref{t.Root}, t.height(), t.Fanout)
+}
+
+// read reads nodes of one height and goes on below them. Nodes have been
+// added to the set before.
+func (m *marker) read(ctx context.Context, refs []Ref, height, fanout int) error {
+	var below []Ref
+	var failed error
+	err := m.repo.fetchNodes(ctx, refs, height, fanout, func(_ int, n *node, err error) {
+		m.progress.Nodes.Add(1)
+		if err != nil {
+			failed = err
+			return
+		}
+		for i := range n.refs {
+			switch ref := n.refs[i]; {
+			case ref.IsZero():
+			case height == 1:
+				m.chunks.add(ref)
+			case m.nodes.add(ref):
+				below = append(below, ref)
+			}
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return err
+	}
+	// A few nodes at a time: those of one parent mostly lie side by side.
+	for len(below) > 0 {
+		n := min(len(below), fanout)
+		if err := m.read(ctx, below[:n], height-1, fanout); err != nil {
+			return err
+		}
+		below = below[n:]
+	}
+	return nil
+}
