@@ -171,11 +171,9 @@ func backupSummary(l store.Level) string {
 
 // maybeSwapped adds a hint where BACKUPNAME looks like the other argument.
 func (p *program) maybeSwapped(err error, command, other, backupName string) error {
-	swapped := false
-	if kindOf(backupName) != kindFile {
+	swapped := kindOf(backupName) != kindFile
+	if at, locateErr := locate(p.common.backupDir, other); locateErr == nil && at.exists && at.name != "" {
 		swapped = true
-	} else if at, locateErr := locate(p.common.backupDir, other); locateErr == nil {
-		swapped = at.exists && at.name != ""
 	}
 	if !swapped {
 		return err

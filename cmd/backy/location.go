@@ -29,6 +29,9 @@ type place struct {
 // one, else the parent folder, and the name is the rest of the path. The name
 // is "" where arg is a repository or another folder itself.
 func locate(backupDir, arg string) (place, error) {
+	if kindOf(arg) != kindFile {
+		return place{}, usagef("%s is an image or a pipe, not a backup name", arg)
+	}
 	if backupDir != "" {
 		p, err := locateDir(backupDir)
 		if err != nil {

@@ -50,14 +50,14 @@ func (p *program) ls(ctx context.Context, backupName string, given bool) error {
 		return err
 	}
 	if at.name == "" {
-		return p.lsNames(ctx, repo, "")
+		return p.lsNames(ctx, repo, "", backupName)
 	}
 	levels, err := repo.Levels(ctx, at.name)
 	if err != nil {
 		return err
 	}
 	if len(levels) == 0 {
-		return p.lsNames(ctx, repo, at.name)
+		return p.lsNames(ctx, repo, at.name, backupName)
 	}
 	p.report.Levels = levels
 	return p.print(levelTable(levels))
@@ -65,7 +65,7 @@ func (p *program) ls(ctx context.Context, backupName string, given bool) error {
 
 // lsNames lists the names, of a folder of names where one is given. A name
 // whose levels cannot be read is left out and reported.
-func (p *program) lsNames(ctx context.Context, repo *store.Repository, folder store.Name) error {
+func (p *program) lsNames(ctx context.Context, repo *store.Repository, folder store.Name, typed string) error {
 	names, err := repo.Names(ctx)
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (p *program) lsNames(ctx context.Context, repo *store.Repository, folder st
 		}
 	}
 	if folder != "" && len(list) == 0 && unreadable == nil {
-		return p.noSuchName(ctx, repo, place{dir: p.report.Repository.Path, name: folder})
+		return p.noSuchName(ctx, repo, place{dir: p.report.Repository.Path, name: folder}, typed)
 	}
 	p.report.Names = list
 	return errors.Join(p.print(nameTable(list)), errors.Join(unreadable...))

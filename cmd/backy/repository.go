@@ -117,14 +117,14 @@ func (p *program) named(ctx context.Context, backupName string) (*store.Reposito
 		return nil, at, nil, err
 	}
 	if len(levels) == 0 {
-		return nil, at, nil, p.noSuchName(ctx, repo, at)
+		return nil, at, nil, p.noSuchName(ctx, repo, at, backupName)
 	}
 	return repo, at, levels, nil
 }
 
 // noSuchName is the error for a name without levels, with the nearest that has
-// some.
-func (p *program) noSuchName(ctx context.Context, repo *store.Repository, at place) error {
+// some. typed is how it was named.
+func (p *program) noSuchName(ctx context.Context, repo *store.Repository, at place, typed string) error {
 	err := fmt.Errorf("%s: no backup of this name in %s", at.name, at.dir)
 	names, listErr := repo.Names(ctx)
 	if listErr != nil {
@@ -134,24 +134,24 @@ func (p *program) noSuchName(ctx context.Context, repo *store.Repository, at pla
 	for i, n := range names {
 		known[i] = string(n)
 	}
-	hint := shellLine([]string{"ls", "-b", at.dir})
+	hint := shellLine([]string{"ls", at.dir})
+	if p.common.backupDir != "" {
+		hint = shellLine([]string{"ls", "-b", at.dir})
+	}
 	if near := nearest(string(at.name), known); near != "" {
 		if p.common.backupDir == "" {
 			near = filepath.Join(at.dir, filepath.FromSlash(near))
 		}
-		hint = p.retyped(string(at.name), near)
+		hint = p.retyped(typed, near)
 	}
 	return withHint(err, hint)
 }
 
-// retyped is the command line as typed, with the word that ends in old replaced.
-func (p *program) retyped(old, replacement string) string {
+// retyped is the command line as typed, with one argument replaced.
+func (p *program) retyped(argument, replacement string) string {
 	line := slices.Clone(p.typed)
-	for i := range slices.Backward(line) {
-		if line[i] == old || filepath.Base(line[i]) == filepath.Base(old) {
-			line[i] = replacement
-			break
-		}
+	if i := slices.Index(line, argument); i >= 0 {
+		line[i] = replacement
 	}
 	return shellLine(line)
 }

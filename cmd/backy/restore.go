@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -99,5 +100,8 @@ func (p *program) maybeForce(err error) error {
 	if !needsForce(err) {
 		return err
 	}
-	return withHint(err, shellLine(append([]string{"-f"}, p.typed...)))
+	if slices.Contains(p.typed, "--") {
+		return withHint(err, shellLine(slices.Concat([]string{"-f"}, p.typed)))
+	}
+	return withHint(err, shellLine(slices.Concat(p.typed, []string{"-f"})))
 }
