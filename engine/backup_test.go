@@ -105,7 +105,8 @@ func change(rt *rapid.T, rnd *rand.Rand, data []byte, changed []hints.Extent) ([
 	if kind == 4 {
 		size := rapid.IntRange(0, 80*chunk).Draw(rt, "new size")
 		if size <= len(data) {
-			return data[:size:size], changed
+			// What is cut off is zeros, should the image grow again.
+			return data[:size:size], append(changed, hints.Extent{Offset: int64(size), Length: int64(len(data) - size)})
 		}
 		return append(data[:len(data):len(data)], make([]byte, size-len(data))...), changed
 	}
