@@ -64,12 +64,20 @@ func beatKey(run RunID, n int) string { return beatPrefix(run) + strconv.Itoa(n)
 
 // takeClaim makes this run the only one of its name. It fences runs that are
 // dead, and fails with a *BusyError where one is not.
-func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duration) (*claim, error) {
+//
+// The claim's run counts as running until the caller takes it from running.
+func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duration) (_ *claim, err error) {
 	if r.readOnly != nil {
 		return nil, r.readOnly
 	}
 	now := time.Now()
 	c := &claim{Name: name, Run: NewRunID(now), Process: thisProcess(), Started: now.UTC(), Beat: beat.Seconds()}
+	running.Store(c.Run, struct{}{})
+	defer func() {
+		if err != nil {
+			running.Delete(c.Run)
+		}
+	}()
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
@@ -164,7 +172,7 @@ func (r *Repository) settleClaims(ctx context.Context, name Name, last LevelNumb
 func (r *Repository) waitDead(ctx context.Context, c *claim) error {
 	busy := &BusyError{Name: c.Name, Who: c.who()}
 	if c.Process.sameHost(thisProcess()) {
-		if c.Process.alive() {
+		if c.Process.runs(c.Run) {
 			return busy
 		}
 		return nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // process identifies a process so that another one on the same host can tell
@@ -43,6 +44,20 @@ func (p process) sameHost(self process) bool {
 func (p process) alive() bool {
 	start, err := processStart(p.PID)
 	return err == nil && start == p.Start
+}
+
+// running are the runs of this process that have begun and not ended.
+var running sync.Map // RunID to struct{}
+
+// runs reports whether a run of p, a process of the caller's host, goes on. A
+// run of this process that has ended, and could not take its claim away, is as
+// dead as one whose process is gone.
+func (p process) runs(run RunID) bool {
+	if p == thisProcess() {
+		_, ok := running.Load(run)
+		return ok
+	}
+	return p.alive()
 }
 
 // processStart reads field 22 of /proc/PID/stat (proc(5)). A zombie counts as

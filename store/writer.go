@@ -221,6 +221,7 @@ func (w *Writer) Commit(ctx context.Context, l *Level) error {
 // end settles what became of the commit and lets go of the name.
 func (w *Writer) end(ctx context.Context, putErr error) error {
 	ctx = context.WithoutCancel(ctx)
+	defer running.Delete(w.ID)
 	w.ended = true
 	w.stopBeat()
 	w.beating.Wait()
@@ -251,13 +252,14 @@ func (w *Writer) Abort(ctx context.Context) error {
 	if w.ended {
 		return nil
 	}
+	defer running.Delete(w.ID)
 	w.data.Abort()
 	w.nodes.Abort()
 	w.ended = true
 	w.stopBeat()
 	w.beating.Wait()
 	if err := w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID); err != nil {
-		return err // the claim stays: the next run finds this process gone and fences it
+		return err // the claim stays: the next run finds this one gone and fences it
 	}
 	return w.repo.dropClaim(ctx, w.claim)
 }
