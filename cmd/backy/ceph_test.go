@@ -3,6 +3,12 @@
 package main
 
 import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,4 +34,66 @@ func TestCephScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Deadline:            time.Now().Add(scriptLimit),
 	})
+}
+
+// TestKillRBD is TestKill for an image: the snapshot of a run that was killed
+// does not outlive the next one.
+func TestKillRBD(t *testing.T) {
+	cluster := clustertest.Get(t)
+	pool := cluster.Pool(t)
+	content := make([]byte, 48<<20)
+	random := rand.NewChaCha8([32]byte{})
+	cluster.Run(t, "rbd", "create", "--size", strconv.Itoa(len(content))+"B", pool+"/image")
+	k := killing{
+		env:    []string{"CEPH_CONF=" + cluster.Conf()},
+		source: "rbd:" + pool + "/image",
+		change: func(t *testing.T) []byte {
+			if _, err := random.Read(content); err != nil {
+				t.Fatal(err)
+			}
+			writeImage(t, cluster, pool+"/image", content)
+			return bytes.Clone(content)
+		},
+		before: func(t *testing.T) { cluster.Run(t, "rbd", "snap", "purge", "--no-progress", pool+"/image") },
+		after: func(t *testing.T) {
+			if snaps := ownSnapshots(t, cluster, pool+"/image"); len(snaps) != 1 {
+				t.Errorf("snapshots after a whole backup: %q", snaps)
+			}
+		},
+	}
+	k.run(t)
+}
+
+// writeImage writes an image from its beginning with rbd import-diff, whose
+// format is in Ceph's doc/dev/rbd-diff.rst.
+func writeImage(t *testing.T, cluster *clustertest.Cluster, image string, content []byte) {
+	t.Helper()
+	var diff bytes.Buffer
+	diff.WriteString("rbd diff v1\ns")
+	diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(content))))
+	diff.WriteByte('w')
+	diff.Write(binary.LittleEndian.AppendUint64(nil, 0))
+	diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(content))))
+	diff.Write(content)
+	diff.WriteByte('e')
+	cmd := cluster.Command("rbd", "import-diff", "--no-progress", "-", image)
+	cmd.Stdin = &diff
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("rbd import-diff: %v\n%s", err, out)
+	}
+}
+
+// ownSnapshots are the names of an image's snapshots that backy made.
+func ownSnapshots(t *testing.T, cluster *clustertest.Cluster, image string) (own []string) {
+	t.Helper()
+	var list []struct{ Name string }
+	if err := json.Unmarshal([]byte(cluster.Run(t, "rbd", "snap", "ls", "--format", "json", image)), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list {
+		if strings.HasPrefix(s.Name, "backy-") {
+			own = append(own, s.Name)
+		}
+	}
+	return own
 }

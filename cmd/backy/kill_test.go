@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"backy/store"
+)
+
+// TestKill kills backups of a file with SIGKILL where it hurts: every level
+// that is listed restores, and the next backup works.
+func TestKill(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	content := make([]byte, 48<<20) // two packs
+	random := rand.NewChaCha8([32]byte{})
+	k := killing{
+		source: image,
+		change: func(t *testing.T) []byte {
+			if _, err := random.Read(content); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(image, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return bytes.Clone(content)
+		},
+	}
+	k.run(t)
+}
+
+// killing is what TestKill does, for any source.
+type killing struct {
+	env    []string
+	source string
+	change func(*testing.T) []byte  // makes the source hold something new
+	before func(*testing.T)        // makes the source new to a repository; may be nil
+	after  func(*testing.T)        // checks what a whole backup leaves; may be nil
+
+	dir    string
+	levels map[store.LevelNumber][]byte // what each listed level holds
+	now    []byte                       // what the source holds
+}
+
+// killPoints are globs in the repository: a backup is killed as soon as one
+// has grown.
+var killPoints = []string{"work/claim.*", "data/*", "data/*/*", "maps/*/*", "levels/*/*"}
+
+func (k *killing) run(t *testing.T) {
+	for _, second := range []bool{false, true} {
+		for _, point := range killPoints {
+			name := "first " + point
+			if second {
+				name = "second " + point
+			}
+			t.Run(strings.NewReplacer("*", "x", "/", "-").Replace(name), func(t *testing.T) {
+				k.dir, k.levels = t.TempDir(), map[store.LevelNumber][]byte{}
+				if k.before != nil {
+					k.before(t)
+				}
+				if second {
+					k.backup(t)
+				}
+				k.now = k.change(t)
+				k.kill(t, point)
+				k.check(t)
+				k.backup(t)
+				k.check(t)
+				if n := len(k.levels); n == 0 {
+					t.Error("no level is listed after a whole backup")
+				}
+				if claims := k.glob("work/claim.*"); len(claims) > 0 {
+					t.Errorf("claims stay: %q", claims)
+				}
+			})
+		}
+	}
+}
+
+func (k *killing) backy(args ...string) *exec.Cmd {
+	cmd := exec.Command("backy", append([]string{"-q", "-b", filepath.Join(k.dir, "repo")}, args...)...)
+	cmd.Env = append(os.Environ(), "BACKY_CACHEDIR="+filepath.Join(k.dir, "cache"))
+	cmd.Env = append(cmd.Env, k.env...)
+	return cmd
+}
+
+func (k *killing) glob(pattern string) []string {
+	found, err := filepath.Glob(filepath.Join(k.dir, "repo", pattern))
+	if err != nil {
+		panic(err) // a bad pattern
+	}
+	return found
+}
+
+// backup runs a whole one.
+func (k *killing) backup(t *testing.T) {
+	t.Helper()
+	k.now = k.change(t)
+	if out, err := k.backy("backup", k.source, "image").CombinedOutput(); err != nil {
+		t.Fatalf("backup: %v\n%s", err, out)
+	}
+	if k.after != nil {
+		k.after(t)
+	}
+	before := len(k.levels)
+	k.list(t)
+	if len(k.levels) != before+1 {
+		t.Errorf("a whole backup made %d levels", len(k.levels)-before)
+	}
+}
+
+// kill runs a backup and kills it when there is more of a glob than before.
+func (k *killing) kill(t *testing.T, point string) {
+	t.Helper()
+	before := len(k.glob(point))
+	cmd := k.backy("backup", k.source, "image")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); len(k.glob(point)) <= before; time.Sleep(100 * time.Microsecond) {
+		if time.Since(start) > untilLimit {
+			t.Errorf("%s did not come within %s", point, untilLimit)
+			break
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Log("it was done before")
+	} else if stderr.Len() > 0 {
+		t.Errorf("before it was killed, it said: %s", &stderr)
+	}
+}
+
+// list notes what the levels hold that have come since the last time. There
+// may be no repository yet.
+func (k *killing) list(t *testing.T) {
+	t.Helper()
+	if len(k.glob(marker)) == 0 {
+		return
+	}
+	out, err := k.backy("--json", "ls").Output()
+	if err != nil {
+		t.Fatalf("ls: %v\n%s", err, out)
+	}
+	var names report
+	if err := json.Unmarshal(out, &names); err != nil {
+		t.Fatal(err)
+	}
+	if len(names.Names) == 0 {
+		return
+	}
+	if out, err = k.backy("--json", "ls", "image").Output(); err != nil {
+		t.Fatalf("ls: %v\n%s", err, out)
+	}
+	var levels report
+	if err := json.Unmarshal(out, &levels); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range levels.Levels {
+		if k.levels[l.Number] == nil {
+			k.levels[l.Number] = k.now
+		}
+	}
+}
+
+// check restores all levels that are listed.
+func (k *killing) check(t *testing.T) {
+	t.Helper()
+	k.list(t)
+	for n, want := range k.levels {
+		out := filepath.Join(k.dir, fmt.Sprintf("out.%s", n))
+		if said, err := k.backy("restore", "-l", n.String(), "image", out).CombinedOutput(); err != nil {
+			t.Errorf("restore of level %s: %v\n%s", n, err, said)
+			continue
+		}
+		got, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("level %s does not restore what was backed up", n)
+		}
+	}
+}
