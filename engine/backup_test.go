@@ -251,3 +251,23 @@ func mustLevel(t testing.TB, r *store.Repository, name store.Name) store.Level {
 	}
 	return levels[len(levels)-1]
 }
+
+// What an interrupted run has stored is not stored again, on whatever host the
+// next one runs.
+func TestInterruptedRunIsPickedUp(t *testing.T) {
+	r, b := newRepository(t, chunk)
+	data := make([]byte, 6000*chunk)
+	fill(rand.New(rand.NewPCG(27, 28)), data)
+	if _, err := engine.Backup(context.Background(), r, "image", &image{data: data, failAt: 5900 * chunk}, engine.BackupOptions{}); err == nil {
+		t.Fatal("no error")
+	}
+	before := size(t, b, "data/")
+	if before == 0 {
+		t.Fatal("nothing had been stored yet")
+	}
+	l := mustBackup(t, reopen(t, b), "image", &image{data: data})
+	if after := size(t, b, "data/"); after > int64(len(data))+before/10 {
+		t.Errorf("%d bytes had been stored, and now %d, for an image of %d", before, after, len(data))
+	}
+	checkLevel(t, r, l, data)
+}

@@ -186,6 +186,43 @@ func (c *tableCache) sums(ctx context.Context, id PackID) ([]Checksum, error) {
 	return sums, nil
 }
 
+// maxMet bounds how many packs of earlier runs are met at a run's beginning.
+const maxMet = 4096
+
+// meetRuns fills the index from the packs of runs that did not commit, so that
+// the next run of their name does not store again what they had stored.
+func (r *Repository) meetRuns(ctx context.Context, runs []RunID) error {
+	met := 0
+	for _, run := range runs {
+		keys, err := r.list(ctx, dataPrefix+run.String()+"/")
+		if err != nil {
+			return err
+		}
+		for _, key := range keys {
+			_, id, _, err := parsePackKey(key)
+			if err != nil {
+				continue
+			}
+			if met++; met > maxMet {
+				return nil
+			}
+			_, entries, err := r.readPackTable(ctx, key)
+			if err != nil {
+				if context.Cause(ctx) != nil {
+					return context.Cause(ctx)
+				}
+				continue // a pack that cannot be read is of no use
+			}
+			for i := range entries {
+				if entries[i].Codec != Absent {
+					r.index.insert(Ref{Sum: entries[i].Sum, Pack: id, Index: uint32(i)})
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // readTable reads the table of a data pack's newest generation and makes that
 // durable. A pack that is bad or gone is an error.
 func (r *Repository) readTable(ctx context.Context, id PackID) ([]Checksum, error) {

@@ -23,6 +23,10 @@ type History struct {
 	// Unfinished tells that the run of number Last did not commit.
 	Unfinished bool
 
+	// Fenced are the runs behind the newest level that did not commit, newest
+	// first.
+	Fenced []RunID
+
 	// Bad are records that cannot be read, by number.
 	Bad []BadRecord
 
@@ -137,6 +141,11 @@ func (r *Repository) History(ctx context.Context, name Name) (History, error) {
 			h.over[run] = true
 		}
 		h.Unfinished = c.tombstone != nil
+		if c.tombstone != nil {
+			h.Fenced = append([]RunID{c.tombstone.Run}, h.Fenced...)
+		} else {
+			h.Fenced = nil
+		}
 		if c.level != nil && !removed[n] {
 			h.Levels = append(h.Levels, *c.level)
 		}

@@ -79,8 +79,10 @@ func (w *Writer) prepare(ctx context.Context) (err error) {
 	if w.Damage, err = w.repo.Damage(ctx); err != nil {
 		return err
 	}
-	w.History, err = w.repo.History(ctx, w.claim.Name)
-	return err
+	if w.History, err = w.repo.History(ctx, w.claim.Name); err != nil {
+		return err
+	}
+	return w.repo.meetRuns(ctx, w.History.Fenced)
 }
 
 // Mendable reports whether the bytes behind a reference of the base are known
