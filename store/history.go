@@ -222,8 +222,15 @@ func (r *Repository) Remove(ctx context.Context, name Name, numbers []LevelNumbe
 	if err != nil {
 		return err
 	}
+	protected, err := r.Protected(ctx, name)
+	if err != nil {
+		return err
+	}
 	var removals []removal
 	for _, n := range numbers {
+		if protected[n] {
+			return fmt.Errorf("%s level %s is protected", name, n)
+		}
 		i := slices.IndexFunc(h.Levels, func(l Level) bool { return l.Number == n })
 		if i < 0 {
 			for _, b := range h.Bad {

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 )
@@ -47,4 +49,53 @@ func (r *Repository) Distrusted(ctx context.Context, name Name) (newest LevelNum
 		}
 	}
 	return newest, err
+}
+
+// protection is a mark: a level that may not be removed.
+type protection struct {
+	Name   Name        `json:"name"`
+	Number LevelNumber `json:"number"`
+	Time   time.Time   `json:"time"`
+}
+
+func protectedPrefix(name Name) string { return marksPrefix + "protected." + name.escape() + "." }
+
+// Protect keeps a level from being removed. Protecting it twice is no error.
+func (r *Repository) Protect(ctx context.Context, name Name, n LevelNumber) error {
+	if r.readOnly != nil {
+		return r.readOnly
+	}
+	h, err := r.History(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(h.Levels, func(l Level) bool { return l.Number == n }) {
+		return fmt.Errorf("%s has no level %s", name, n)
+	}
+	p := protection{Name: name, Number: n, Time: time.Now().UTC()}
+	err = r.putObject(ctx, protectedPrefix(name)+n.String(), "protected", &p)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// Unprotect undoes Protect. It is no error if the level was not protected.
+func (r *Repository) Unprotect(ctx context.Context, name Name, n LevelNumber) error {
+	if r.readOnly != nil {
+		return r.readOnly
+	}
+	return r.backend.Delete(ctx, protectedPrefix(name)+n.String())
+}
+
+// Protected returns the levels of a name that are protected.
+func (r *Repository) Protected(ctx context.Context, name Name) (map[LevelNumber]bool, error) {
+	keys, err := r.list(ctx, protectedPrefix(name))
+	protected := map[LevelNumber]bool{}
+	for _, key := range keys {
+		if n, err := ParseLevelNumber(strings.TrimPrefix(key, protectedPrefix(name))); err == nil {
+			protected[n] = true
+		}
+	}
+	return protected, err
 }
