@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,7 +28,8 @@ func (p *program) watch(title string, progress *engine.Progress, work func() err
 		return work()
 	}
 	show := p.showLines
-	if term.IsTerminal(int(p.stderr.Fd())) {
+	// A console without a size, as serial lines have it, has no room for a bar.
+	if width, height, err := term.GetSize(int(p.stderr.Fd())); err == nil && width > 0 && height > 0 {
 		show = p.showBar
 	}
 	done := make(chan struct{})
@@ -73,7 +75,7 @@ func (p *program) showBar(done <-chan struct{}, title string, progress *engine.P
 	var text atomic.Pointer[string]
 	text.Store(new(string))
 	container := mpb.New(mpb.WithOutput(p.stderr), mpb.WithRefreshRate(barPoll))
-	bar := container.AddBar(0, mpb.BarRemoveOnComplete(),
+	bar := container.MustAdd(0, barOrSpinner(), mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Name(title+" ")),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return *text.Load() })))
 	p.talk.through(container)
@@ -100,6 +102,17 @@ func (p *program) showBar(done <-chan struct{}, title string, progress *engine.P
 		case now = <-tick.C:
 		}
 	}
+}
+
+// barOrSpinner is a bar where the end is known, else something that moves.
+func barOrSpinner() mpb.BarFiller {
+	bar, spinner := mpb.BarStyle().Build(), mpb.SpinnerStyle().PositionLeft().Build()
+	return mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
+		if s.Total <= 0 {
+			return spinner.Fill(w, s)
+		}
+		return bar.Fill(w, s)
+	})
 }
 
 // pace turns counters into what people want to know: how fast, how long still.

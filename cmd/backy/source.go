@@ -45,11 +45,14 @@ func isFIFO(path string) bool {
 // openSource makes the source of a backup, and finds out what can be wrong with
 // it before a repository is made or touched.
 func (p *program) openSource(ctx context.Context, f backupFlags, arg string, at place) (engine.Source, error) {
-	pipe := local.PipeOptions{Size: f.size.bytes, HasSize: f.size.given, Stderr: p.stderr}
+	pipe := local.PipeOptions{Size: f.size.bytes, HasSize: f.size.given}
 	switch kind := kindOf(arg); {
 	case kind == kindRBD:
 		return p.rbdSource(ctx, arg, f.diff.chosen, !at.exists)
 	case f.fromCommand != "":
+		stderr := &relay{t: &p.talk}
+		p.atEnd(stderr.Close)
+		pipe.Stderr = stderr
 		return local.NewCommand(f.fromCommand, pipe), nil
 	case kind == kindPipe:
 		return local.NewPipe(p.stdin, pipe), nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -62,6 +63,43 @@ func (t *talk) warned() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return append([]string{}, t.warnings...)
+}
+
+// relay passes on what another program writes to its stderr, by whole lines, so
+// that it does not get in the way of a progress bar.
+type relay struct {
+	t    *talk
+	rest []byte // of a line; under t.mu
+}
+
+// longestLine is how much of a line is kept back until its end.
+const longestLine = 64 << 10
+
+func (r *relay) Write(p []byte) (int, error) {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	r.rest = append(r.rest, p...)
+	ready := bytes.LastIndexByte(r.rest, '\n') + 1
+	if ready == 0 && len(r.rest) > longestLine {
+		ready = len(r.rest)
+	}
+	if ready == 0 {
+		return len(p), nil
+	}
+	_, err := r.t.w.Write(r.rest[:ready])
+	r.rest = append(r.rest[:0], r.rest[ready:]...)
+	return len(p), err
+}
+
+// Close passes on a last line that has no end.
+func (r *relay) Close() error {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if len(r.rest) > 0 {
+		r.t.print(string(r.rest))
+		r.rest = nil
+	}
+	return nil
 }
 
 // through sends what is printed through another writer and returns the one
