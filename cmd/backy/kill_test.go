@@ -40,7 +40,7 @@ func TestKill(t *testing.T) {
 type killing struct {
 	env    []string
 	source string
-	change func(*testing.T) []byte  // makes the source hold something new
+	change func(*testing.T) []byte // makes the source hold something new
 	before func(*testing.T)        // makes the source new to a repository; may be nil
 	after  func(*testing.T)        // checks what a whole backup leaves; may be nil
 

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"backy/store"
 )
 
 // scriptCommands are what scripts have beyond testscript's own:
@@ -24,6 +26,7 @@ import (
 //	poke FILE OFFSET TEXT       overwrite bytes
 //	flip FILE OFFSET            change one byte, from the end where negative
 //	json PATH [VALUE]           the last stdout is one JSON document that has it
+//	reformat FILE KEY VALUE     change a repository's parameters, with a right checksum
 //	same FILE FILE              compare two files of any content
 //	until PROGRAM ARG...        run it again and again until it succeeds
 //	mounting SCRIPT             run a shell script that may mount
@@ -33,6 +36,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"poke":     scriptPoke,
 	"flip":     scriptFlip,
 	"json":     scriptJSON,
+	"reformat": scriptReformat,
 	"same":     scriptSame,
 	"until":    scriptUntil,
 	"mounting": scriptMounting,
@@ -163,6 +167,35 @@ func jsonAt(v any, path []string) (any, bool) {
 		return jsonAt(v[i], path[1:])
 	}
 	return nil, false
+}
+
+// scriptReformat changes a value in a backy.json: a JSON object of its type, the
+// checksum of its body, and the body.
+func scriptReformat(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: reformat FILE KEY VALUE")
+	}
+	name := ts.MkAbs(args[0])
+	content, err := os.ReadFile(name)
+	ts.Check(err)
+	var object struct {
+		Type string          `json:"type"`
+		Sum  store.Checksum  `json:"blake3"`
+		Body json.RawMessage `json:"body"`
+	}
+	ts.Check(json.Unmarshal(content, &object))
+	var body map[string]json.RawMessage
+	ts.Check(json.Unmarshal(object.Body, &body))
+	if body[args[1]] == nil {
+		ts.Fatalf("%s has no %s", args[0], args[1])
+	}
+	body[args[1]] = json.RawMessage(args[2])
+	object.Body, err = json.Marshal(body)
+	ts.Check(err)
+	object.Sum = store.Sum(object.Body)
+	content, err = json.Marshal(object)
+	ts.Check(err)
+	ts.Check(os.WriteFile(name, content, 0o600))
 }
 
 func scriptSame(ts *testscript.TestScript, neg bool, args []string) {
