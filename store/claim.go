@@ -71,7 +71,7 @@ func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duratio
 		return nil, r.readOnly
 	}
 	now := time.Now()
-	c := &claim{Name: name, Run: NewRunID(now), Process: thisProcess(), Started: now.UTC(), Beat: beat.Seconds()}
+	c := &claim{Name: name, Run: NewRunID(now), Process: r.self, Started: now.UTC(), Beat: beat.Seconds()}
 	running.Store(c.Run, struct{}{})
 	defer func() {
 		if err != nil {
@@ -171,8 +171,8 @@ func (r *Repository) settleClaims(ctx context.Context, name Name, last LevelNumb
 // whoever is wrongly taken for dead is fenced and cannot commit.
 func (r *Repository) waitDead(ctx context.Context, c *claim) error {
 	busy := &BusyError{Name: c.Name, Who: c.who()}
-	if c.Process.sameHost(thisProcess()) {
-		if c.Process.runs(c.Run) {
+	if c.Process.sameHost(r.self) {
+		if c.Process.runs(c.Run, r.self) {
 			return busy
 		}
 		return nil

@@ -80,7 +80,9 @@ func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 	if o.DryRun {
 		return g.report, g.dryRun(ctx)
 	}
-	claim := gcClaim{Run: g.run, Process: thisProcess(), Started: time.Now().UTC(), Beat: o.Beat.Seconds()}
+	running.Store(g.run, struct{}{})
+	defer running.Delete(g.run)
+	claim := gcClaim{Run: g.run, Process: r.self, Started: time.Now().UTC(), Beat: o.Beat.Seconds()}
 	if err := r.putObject(ctx, gcKey("gc", g.run), "gc", &claim); err != nil {
 		return g.report, fmt.Errorf("claim the gc: %w", err)
 	}

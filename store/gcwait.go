@@ -176,8 +176,8 @@ func (g *gc) over(ctx context.Context, c *claim, watched map[RunID]*watch) (bool
 	if !slices.Contains(there, claimKey(c.Name, c.Number)) {
 		return true, nil // withdrawn: its number was taken by another
 	}
-	dead := c.Process.sameHost(thisProcess()) && !c.Process.alive()
-	if !c.Process.sameHost(thisProcess()) {
+	dead := c.Process.sameHost(g.repo.self) && !c.Process.runs(c.Run, g.repo.self)
+	if !c.Process.sameHost(g.repo.self) {
 		beats, err := g.repo.list(ctx, beatPrefix(c.Run))
 		if err != nil {
 			return false, err

@@ -33,13 +33,17 @@ func leaseKey(run RunID) string { return workPrefix + "lease." + run.String() }
 func (r *Repository) Lease(ctx context.Context, l *Level) (release func()) {
 	now := time.Now()
 	e := lease{
-		Run: NewRunID(now), Process: thisProcess(), Started: now.UTC(), Name: l.Name, Number: l.Number,
+		Run: NewRunID(now), Process: r.self, Started: now.UTC(), Name: l.Name, Number: l.Number,
 		Root: l.Root, Chunks: l.Chunks(), Fanout: l.Fanout,
 	}
 	if r.readOnly != nil || r.putObject(ctx, leaseKey(e.Run), "lease", &e) != nil {
 		return func() {}
 	}
-	return func() { _ = r.backend.Delete(context.WithoutCancel(ctx), leaseKey(e.Run)) }
+	running.Store(e.Run, struct{}{})
+	return func() {
+		running.Delete(e.Run)
+		_ = r.backend.Delete(context.WithoutCancel(ctx), leaseKey(e.Run))
+	}
 }
 
 // ErrRemoved tells that a level was removed while it was read.
@@ -71,8 +75,8 @@ func (m *marker) leases(ctx context.Context) error {
 			return err
 		}
 		gone := err != nil || time.Since(l.Started) > leaseTime
-		if err == nil && l.Process.sameHost(thisProcess()) {
-			gone = !l.Process.alive()
+		if err == nil && l.Process.sameHost(m.repo.self) {
+			gone = !l.Process.runs(l.Run, m.repo.self)
 		}
 		if gone {
 			if err := m.repo.backend.Delete(ctx, key); err != nil {

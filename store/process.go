@@ -49,11 +49,11 @@ func (p process) alive() bool {
 // running are the runs of this process that have begun and not ended.
 var running sync.Map // RunID to struct{}
 
-// runs reports whether a run of p, a process of the caller's host, goes on. A
-// run of this process that has ended, and could not take its claim away, is as
-// dead as one whose process is gone.
-func (p process) runs(run RunID) bool {
-	if p == thisProcess() {
+// runs reports whether a run of p, a process of self's host, goes on. A run of
+// self that has ended, and could not take its claim away, is as dead as one
+// whose process is gone.
+func (p process) runs(run RunID, self process) bool {
+	if p == self {
 		_, ok := running.Load(run)
 		return ok
 	}

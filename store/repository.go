@@ -59,6 +59,7 @@ type Repository struct {
 	nodes    nodeCache
 	fetchers *sync.Pool
 	readOnly error // why writing is refused; nil: it is not
+	self     process
 
 	// Packs are closed at this many bytes; tests make them small.
 	packSizes map[Kind]int
@@ -134,7 +135,7 @@ func probe(ctx context.Context, b Backend) error {
 // cache is a folder for what can be had again at any time; "" keeps it in
 // memory.
 func Open(ctx context.Context, b Backend, cache string) (*Repository, error) {
-	r := &Repository{backend: b, generations: map[packName]uint32{}, packSizes: map[Kind]int{KindData: dataPackSize, KindMap: mapPackSize}}
+	r := &Repository{backend: b, self: thisProcess(), generations: map[packName]uint32{}, packSizes: map[Kind]int{KindData: dataPackSize, KindMap: mapPackSize}}
 	var c config
 	err := r.getObject(ctx, configKey, "repository", &c)
 	if errors.Is(err, fs.ErrNotExist) {
