@@ -81,12 +81,12 @@ func (d *Damage) Has(kind Kind, ref Ref) bool {
 	return ok
 }
 
-// mapPacks returns the map packs of which a copy is bad.
-func (d *Damage) mapPacks() map[PackID]bool {
-	packs := map[PackID]bool{}
-	for at := range d.places {
+// mapNodes returns the map nodes of which a copy is bad, by pack.
+func (d *Damage) mapNodes() map[PackID][]Ref {
+	packs := map[PackID][]Ref{}
+	for at, sum := range d.places {
 		if at.kind == KindMap {
-			packs[at.pack] = true
+			packs[at.pack] = append(packs[at.pack], Ref{Sum: sum, Pack: at.pack, Index: at.index})
 		}
 	}
 	return packs

@@ -109,22 +109,16 @@ func (f *fetcher) pack(ctx context.Context, kind Kind, refs []wanted, fn func(in
 		return err
 	}
 	failed = slices.Clone(failed)
-	for _, folder := range foldersOf(kind) {
-		generations, err := f.repo.listGenerations(ctx, folder, id)
+	for tried := map[string]bool{}; len(failed) > 0; {
+		keys, err := f.untried(ctx, kind, id, tried)
 		if err != nil {
 			return err
 		}
-		for _, g := range generations {
-			f.repo.setGeneration(folder, id, generations[0])
-			var c error
-			if failed, c, err = f.generation(ctx, kind, packKey(folder, id, g), failed, fn); err != nil {
-				return err
-			}
-			if len(failed) == 0 {
-				return nil
-			}
-			cause = c
-			if failed, err = f.salvage(ctx, kind, packKey(folder, id, g), failed, fn); err != nil {
+		if len(keys) == 0 {
+			break
+		}
+		for _, key := range keys {
+			if failed, cause, err = f.object(ctx, kind, key, failed, fn, cause); err != nil {
 				return err
 			}
 		}
@@ -135,6 +129,42 @@ func (f *fetcher) pack(ctx context.Context, kind Kind, refs []wanted, fn func(in
 		}
 	}
 	return nil
+}
+
+// untried lists the objects that may hold frames of a pack and were not tried
+// yet, newest generations first. Since a generation may be deleted as soon as a
+// newer one is there, whoever has tried all must list them again.
+func (f *fetcher) untried(ctx context.Context, kind Kind, id PackID, tried map[string]bool) (keys []string, err error) {
+	for _, folder := range foldersOf(kind) {
+		generations, err := f.repo.listGenerations(ctx, folder, id)
+		if err != nil {
+			return nil, err
+		}
+		if len(generations) > 0 {
+			f.repo.setGeneration(folder, id, generations[0])
+		}
+		for _, g := range generations {
+			if key := packKey(folder, id, g); !tried[key] {
+				tried[key] = true
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys, nil
+}
+
+// object reads references from one object, by its table and then by scanning
+// it.
+func (f *fetcher) object(ctx context.Context, kind Kind, key string, refs []wanted, fn func(int, []byte, error) error, before error) (failed []wanted, cause, err error) {
+	if len(refs) == 0 {
+		return nil, before, nil
+	}
+	failed, cause, err = f.generation(ctx, kind, key, refs, fn)
+	if err != nil || len(failed) == 0 {
+		return failed, cause, err
+	}
+	failed, err = f.salvage(ctx, kind, key, failed, fn)
+	return failed, cause, err
 }
 
 // generation reads references from one object. It returns those that it could
@@ -265,25 +295,36 @@ func (f *fetcher) decode(stored []byte, w wanted) (_ []byte, err error) {
 // salvage looks for the frames of refs without the help of the pack's table,
 // which may be what is bad.
 func (f *fetcher) salvage(ctx context.Context, kind Kind, key string, refs []wanted, fn func(int, []byte, error) error) (failed []wanted, err error) {
+	// It takes a whole pack of memory: one at a time.
+	f.repo.salvaging.Lock()
+	defer f.repo.salvaging.Unlock()
 	p, err := f.repo.readReadable(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	frames := scanFrames(p, maxRawOf(kind, f.repo.ChunkSize))
 	for _, w := range refs {
-		found, ok := frames[w.ref.Index]
-		if ok {
-			w.e = found.entry
-			if raw, cause := f.decode(found.stored, w); cause == nil {
-				if err := fn(w.at, raw, nil); err != nil {
-					return nil, err
-				}
-				continue
-			}
+		raw, ok := f.choose(frames[w.ref.Index], w)
+		if !ok {
+			failed = append(failed, w)
+			continue
 		}
-		failed = append(failed, w)
+		if err := fn(w.at, raw, nil); err != nil {
+			return nil, err
+		}
 	}
 	return failed, nil
+}
+
+// choose decodes the frame that has the checksum of a reference.
+func (f *fetcher) choose(frames []foundFrame, w wanted) (raw []byte, ok bool) {
+	for _, found := range frames {
+		w.e = found.entry
+		if raw, err := f.decode(found.stored, w); err == nil {
+			return raw, true
+		}
+	}
+	return nil, false
 }
 
 func resize(p []byte, n int) []byte {

@@ -80,25 +80,34 @@ func (m *mender) flush(ctx context.Context) error {
 }
 
 // flushMaps gives map packs of which a copy is bad a new generation, made of
-// what both copies have.
+// what both copies have, and deletes the notes on nodes that are whole again.
 func (m *mender) flushMaps(ctx context.Context, d *Damage) error {
-	for id := range d.mapPacks() {
+	for id, refs := range d.mapNodes() {
+		var written int64
 		for _, folder := range foldersOf(KindMap) {
 			if m.repo.sound(ctx, folder, id) {
 				continue
 			}
-			stored, complete, err := m.repo.mendPack(ctx, KindMap, folder, id, nil)
+			n, _, err := m.repo.mendPack(ctx, KindMap, folder, id, nil)
 			if err != nil {
 				return fmt.Errorf("mend map pack %s: %w", id, err)
 			}
-			m.stored += stored
-			if !complete {
-				continue
-			}
-			m.mended++
-			if err := m.repo.clearNotes(ctx, KindMap, id, func(uint32) bool { return true }); err != nil {
-				return err
-			}
+			written += n
+		}
+		bad := map[uint32]bool{}
+		err := m.repo.CheckNodes(ctx, refs, func(e *ChunkError) error {
+			bad[e.Ref.Index] = true
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if written > 0 {
+			m.stored += written
+			m.mended += int64(len(refs) - len(bad))
+		}
+		if err := m.repo.clearNotes(ctx, KindMap, id, func(index uint32) bool { return !bad[index] }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -135,7 +144,7 @@ func (r *Repository) sound(ctx context.Context, folder string, id PackID) bool {
 // bad ones, everything else that can be read copied with its CRC. Then it
 // deletes the notes of what is whole again, and the older generations, unless
 // one may still hold what the new one lacks: a frame that could not be read
-// now may be readable another time.
+// now may be readable another time. complete tells that there is none.
 func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id PackID, good map[uint32]Encoded) (stored int64, complete bool, err error) {
 	for {
 		generations, err := r.listGenerations(ctx, folder, id)
@@ -150,8 +159,8 @@ func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id 
 		if err != nil {
 			return 0, false, err
 		}
-		b, complete, err := r.rebuild(ctx, kind, id, keys, good)
-		if err != nil {
+		b, tables, err := r.rebuild(ctx, kind, id, keys, good)
+		if err != nil || !b.hasFrames() {
 			return 0, false, err
 		}
 		parts := b.seal(kind, r, next)
@@ -163,11 +172,14 @@ func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id 
 			return 0, false, err
 		}
 		r.setGeneration(folder, id, next)
+		complete = true
 		for _, g := range generations {
-			if !complete {
-				break
+			key := packKey(folder, id, g)
+			if !b.covers(tables[key]) {
+				complete = false
+				continue
 			}
-			if err := r.backend.Delete(ctx, packKey(folder, id, g)); err != nil {
+			if err := r.backend.Delete(ctx, key); err != nil {
 				return 0, false, err
 			}
 		}
@@ -197,71 +209,96 @@ func (r *Repository) copies(ctx context.Context, kind Kind, folder string, id Pa
 	return keys, nil
 }
 
-// rebuild collects a pack's frames from all that is left of it. complete tells
-// that every frame which the pack is known to have had is there.
-func (r *Repository) rebuild(ctx context.Context, kind Kind, id PackID, keys []string, good map[uint32]Encoded) (b *packBuilder, complete bool, err error) {
-	maxRaw := maxRawOf(kind, r.ChunkSize)
-	var table []entry
-	frames := map[uint32]foundFrame{}
+// hasFrames reports whether a pack would hold anything.
+func (b *packBuilder) hasFrames() bool { return len(b.frames) > 0 }
+
+// covers reports whether a pack has every frame that a table tells of. Of a
+// table that could not be read, which is nil, nobody knows.
+func (b *packBuilder) covers(table []entry) bool {
+	for i := range table {
+		if table[i].Codec == Absent {
+			continue
+		}
+		if i >= len(b.entries) || b.entries[i].Codec == Absent || b.entries[i].Sum != table[i].Sum {
+			return false
+		}
+	}
+	return table != nil
+}
+
+// rebuild collects a pack's frames from all that is left of it: the objects of
+// keys, the newest generation first. It returns their tables, too, as far as
+// they can be read.
+func (r *Repository) rebuild(ctx context.Context, kind Kind, id PackID, keys []string, good map[uint32]Encoded) (b *packBuilder, tables map[string][]entry, err error) {
+	frames := map[uint32][]foundFrame{}
+	tables = map[string][]entry{}
+	count, found := 0, 0 // entries by the tables, and by the frames
 	for _, key := range keys {
 		p, err := r.readReadable(ctx, key)
 		if err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
-		for index, f := range scanFrames(p, maxRaw) {
-			if _, ok := frames[index]; !ok {
-				frames[index] = f
+		for index, candidates := range scanFrames(p, maxRawOf(kind, r.ChunkSize)) {
+			for _, f := range candidates {
+				if !slices.ContainsFunc(frames[index], f.equal) {
+					frames[index] = append(frames[index], f)
+				}
 			}
+			found = max(found, int(index)+1)
 		}
-		if _, entries, err := r.readPackTable(ctx, key); err == nil && len(entries) > len(table) {
-			table = entries
+		if _, entries, err := r.readPackTable(ctx, key); err == nil {
+			tables[key] = entries
+			count = max(count, len(entries))
 		}
 	}
-	count := len(table)
-	for index := range frames {
-		count = max(count, int(index)+1)
+	if len(tables) == 0 {
+		count = found
 	}
 	for index := range good {
 		count = max(count, int(index)+1)
 	}
-	b = &packBuilder{id: id}
-	complete = len(table) == count
-	for i := range uint32(count) {
-		e, isGood := good[i]
-		f, isFound := frames[i]
-		var sum Checksum
-		if int(i) < len(table) {
-			sum = table[i].Sum
-		}
-		switch {
-		case isGood:
-			b.append(e, FrameChunk)
-		case isFound && sum == Checksum{}:
-			// The table is lost: the frame's checksum is that of its bytes, if
-			// they are sound, which a reader compares with its reference.
-			b.append(r.checksummed(f), f.entry.Type)
-		case isFound:
-			b.append(Encoded{Sum: sum, Raw: f.entry.Raw, Codec: f.entry.Codec, Stored: f.stored, CRC: f.entry.CRC}, f.entry.Type)
-		default:
-			if int(i) < len(table) && table[i].Codec != Absent {
-				complete = false
+	// Older tables were made from fewer guesses.
+	sums := make([]Checksum, count)
+	for _, key := range keys {
+		for i, e := range tables[key] {
+			if e.Sum != (Checksum{}) {
+				sums[i] = e.Sum
 			}
-			b.appendAbsent(sum)
 		}
 	}
-	return b, complete, nil
+	b = &packBuilder{id: id}
+	for i := range uint32(count) {
+		if e, ok := good[i]; ok {
+			b.append(e, FrameChunk)
+		} else if e, t, ok := r.pick(frames[i], sums[i]); ok {
+			b.append(e, t)
+		} else {
+			b.appendAbsent(sums[i])
+		}
+	}
+	return b, tables, nil
 }
 
-// checksummed gives a found frame the checksum of what it decodes to.
-func (r *Repository) checksummed(f foundFrame) Encoded {
-	e := Encoded{Raw: f.entry.Raw, Codec: f.entry.Codec, Stored: f.stored, CRC: f.entry.CRC}
-	fetcher := r.fetchers.Get().(*fetcher)
-	defer r.fetchers.Put(fetcher)
-	var err error
-	if fetcher.raw, err = fetcher.coder.Decode(fetcher.raw[:0], e); err == nil {
-		e.Sum = Sum(fetcher.raw)
+// pick chooses the frame that decodes to bytes of a checksum. Where that is not
+// known, since no table can be read, a frame gets the checksum of its bytes, if
+// it is the only one.
+func (r *Repository) pick(frames []foundFrame, sum Checksum) (Encoded, FrameType, bool) {
+	f := r.fetchers.Get().(*fetcher)
+	defer r.fetchers.Put(f)
+	if sum == (Checksum{}) && len(frames) > 1 {
+		return Encoded{}, 0, false
 	}
-	return e
+	for _, found := range frames {
+		e := Encoded{Raw: found.entry.Raw, Codec: found.entry.Codec, Stored: found.stored, CRC: found.entry.CRC}
+		var err error
+		if f.raw, err = f.coder.Decode(f.raw[:0], e); err != nil {
+			continue
+		}
+		if e.Sum = Sum(f.raw); sum == (Checksum{}) || e.Sum == sum {
+			return e, found.entry.Type, true
+		}
+	}
+	return Encoded{}, 0, false
 }
 
 // clearNotes deletes the notes on frames that are whole again.

@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 )
 
@@ -113,10 +115,17 @@ func (f *fetcher) checkNode(ctx context.Context, folder string, ref Ref) (cause,
 	if cause, err = check(); cause == nil || err != nil {
 		return nil, err
 	}
-	generations, err := f.repo.listGenerations(ctx, folder, ref.Pack)
-	if err != nil || len(generations) == 0 {
-		return cause, err
+	for tried := int64(-1); ; {
+		generations, err := f.repo.listGenerations(ctx, folder, ref.Pack)
+		if err != nil || len(generations) == 0 || int64(generations[0]) == tried {
+			return cause, err
+		}
+		tried = int64(generations[0])
+		f.repo.setGeneration(folder, ref.Pack, generations[0])
+		// Between the listing and the read a newer generation may have taken
+		// the place of this one.
+		if cause, err = check(); !errors.Is(cause, fs.ErrNotExist) || err != nil {
+			return cause, err
+		}
 	}
-	f.repo.setGeneration(folder, ref.Pack, generations[0])
-	return check()
 }

@@ -115,13 +115,15 @@ func FuzzScanFrames(f *testing.F) {
 	f.Add(sealed(f, r, []byte("one"), bytes.Repeat([]byte("two"), 1000)))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		c := newCoder(64<<10, CompressZstd)
-		for _, frame := range scanFrames(p, 64<<10) {
-			if crcOf(frame.stored) != frame.entry.CRC {
-				t.Fatal("a frame without its CRC")
-			}
-			raw, err := c.Decode(nil, Encoded{Raw: frame.entry.Raw, Codec: frame.entry.Codec, Stored: frame.stored})
-			if err == nil && len(raw) != frame.entry.Raw {
-				t.Fatal("another length")
+		for _, frames := range scanFrames(p, 64<<10) {
+			for _, frame := range frames {
+				if crcOf(frame.stored) != frame.entry.CRC {
+					t.Fatal("a frame without its CRC")
+				}
+				raw, err := c.Decode(nil, Encoded{Raw: frame.entry.Raw, Codec: frame.entry.Codec, Stored: frame.stored})
+				if err == nil && len(raw) != frame.entry.Raw {
+					t.Fatal("another length")
+				}
 			}
 		}
 	})

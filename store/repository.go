@@ -64,6 +64,8 @@ type Repository struct {
 	// Packs are closed at this many bytes; tests make them small.
 	packSizes map[Kind]int
 
+	salvaging sync.Mutex
+
 	mu          sync.Mutex
 	generations map[packName]uint32
 }

@@ -18,12 +18,24 @@ type foundFrame struct {
 	stored []byte
 }
 
+// equal reports whether two frames are copies of each other.
+func (f foundFrame) equal(o foundFrame) bool {
+	f.entry.Offset, o.entry.Offset = 0, 0
+	return f.entry == o.entry && bytes.Equal(f.stored, o.stored)
+}
+
 // scanFrames finds every frame of a pack whose header is readable and whose
 // stored bytes have their CRC, wherever it lies. It needs neither the pack's
 // header nor its table.
-func scanFrames(p []byte, maxRaw int) map[uint32]foundFrame {
-	frames := map[uint32]foundFrame{}
-	for at := 0; ; {
+//
+// Inside a frame that is bad, what looks like frames may be the image's own
+// bytes: of a disk that holds a repository. So an index can have several, and
+// only a checksum tells which is the pack's.
+func scanFrames(p []byte, maxRaw int) map[uint32][]foundFrame {
+	frames := map[uint32][]foundFrame{}
+	// Bytes made up to look like frames inside each other must not take for ever.
+	budget := 64 * len(p)
+	for at := 0; budget > 0; {
 		i := bytes.Index(p[at:], frameMagic[:])
 		if i < 0 {
 			return frames
@@ -36,14 +48,16 @@ func scanFrames(p []byte, maxRaw int) map[uint32]foundFrame {
 			continue
 		}
 		stored := p[at+frameHeaderSize : end]
+		budget -= len(stored)
 		if crc32.Checksum(stored, castagnoli) != e.CRC {
 			at++
 			continue
 		}
 		e.Offset = int64(at)
-		frames[index] = foundFrame{entry: e, stored: stored}
+		frames[index] = append(frames[index], foundFrame{entry: e, stored: stored})
 		at = end
 	}
+	return frames
 }
 
 // readReadable reads a pack as far as it can be read: pieces that cannot are
