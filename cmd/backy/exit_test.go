@@ -25,7 +25,7 @@ func TestExitCode(t *testing.T) {
 		{context.Canceled, 1},
 		{store.ErrNotRepository, 1},
 		{&store.FormatError{}, 1},
-		{&noLevelError{}, 1},
+		{&noLevelError{levels: &levels{}}, 1},
 		{usagef("wrong"), 2},
 		{&hints.SyntaxError{}, 2},
 		{&hints.BoundsError{}, 2},

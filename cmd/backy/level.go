@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,11 +85,26 @@ func parseLevel(s string, now time.Time) (selector, error) {
 	return selector{}, usagef(`level %q: neither a number, "latest", nor a time such as "2006-01-02" or "2006-01-02 15:04"`, s)
 }
 
+// levels are those of a name: what is known of them all.
+type levels struct {
+	name store.Name
+	good []store.Level     // oldest first
+	bad  []store.BadRecord // that cannot be read, by number
+}
+
+// unreadable tells what is wrong with the bad ones; nil where there is none.
+func (l *levels) unreadable() error {
+	var errs []error
+	for _, b := range l.bad {
+		errs = append(errs, fmt.Errorf("%s level %s cannot be read: %w", l.name, b.Number, b.Err))
+	}
+	return errors.Join(errs...)
+}
+
 // noLevelError tells that a name has no such level, and which there are.
 type noLevelError struct {
-	name   store.Name
 	wanted selector
-	levels []store.Level // oldest first
+	levels *levels
 }
 
 func (e *noLevelError) Error() string {
@@ -96,31 +112,42 @@ func (e *noLevelError) Error() string {
 	if !e.wanted.before.IsZero() {
 		wanted = "level from " + e.wanted.text + " or before"
 	}
-	oldest := slices.MinFunc(e.levels, func(a, b store.Level) int { return a.Time.Compare(b.Time) })
-	return fmt.Sprintf("%s has no %s: there are %s, the oldest, %s, of %s",
-		e.name, wanted, levelRanges(e.levels), oldest.Number, timeText(oldest.Time))
+	text := fmt.Sprintf("%s has no %s", e.levels.name, wanted)
+	if good := e.levels.good; len(good) > 0 {
+		oldest := slices.MinFunc(good, func(a, b store.Level) int { return a.Time.Compare(b.Time) })
+		text += fmt.Sprintf(": there are %s, the oldest, %s, of %s", levelRanges(good), oldest.Number, timeText(oldest.Time))
+	}
+	return text
 }
 
-// pick finds the level among those of a name, oldest first and at least one.
-// By time it is the one with the greatest time, and of equal ones the last.
-func (s selector) pick(name store.Name, levels []store.Level) (store.Level, error) {
-	if s.latest {
-		return levels[len(levels)-1], nil
-	}
+// pick finds the level. By time it is the one with the greatest time, and of
+// equal ones the last. Where a record that cannot be read might be the one
+// that is meant, that is an error.
+func (s selector) pick(l *levels) (store.Level, error) {
 	var found *store.Level
-	for i := range levels {
-		l := &levels[i]
+	for i := range l.good {
+		g := &l.good[i]
 		switch {
-		case s.number != 0:
-			if l.Number == s.number {
-				found = l
-			}
-		case l.Time.Before(s.before) && (found == nil || !l.Time.Before(found.Time)):
-			found = l
+		case s.latest, s.number == g.Number:
+			found = g
+		case g.Time.Before(s.before) && (found == nil || !g.Time.Before(found.Time)):
+			found = g
+		}
+	}
+	if found != nil && s.number != 0 {
+		return *found, nil
+	}
+	for _, b := range l.bad {
+		meant := found == nil || b.Number > found.Number
+		if s.number != 0 {
+			meant = b.Number == s.number
+		}
+		if meant {
+			return store.Level{}, fmt.Errorf("%s level %s cannot be read: %w", l.name, b.Number, b.Err)
 		}
 	}
 	if found == nil {
-		return store.Level{}, &noLevelError{name, s, levels}
+		return store.Level{}, &noLevelError{s, l}
 	}
 	return *found, nil
 }

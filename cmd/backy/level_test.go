@@ -76,13 +76,13 @@ func levelAt(n store.LevelNumber, t string) store.Level {
 
 func TestPick(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	levels := []store.Level{
+	levels := &levels{name: "web1", good: []store.Level{
 		levelAt(1, "2026-11-20T10:00:00.5Z"),
 		levelAt(2, "2026-11-21T10:00:00Z"),
 		levelAt(4, "2026-11-22T00:00:00Z"),
 		levelAt(5, "2026-11-21T08:00:00Z"), // of an older snapshot
 		levelAt(6, "2026-11-22T00:00:00Z"), // of the same snapshot as 4
-	}
+	}}
 	for s, want := range map[string]store.LevelNumber{
 		"1":                              1,
 		"2":                              2,
@@ -104,7 +104,7 @@ func TestPick(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := sel.pick("web1", levels); err != nil || got.Number != want {
+		if got, err := sel.pick(levels); err != nil || got.Number != want {
 			t.Errorf("%s: got %v, %v; want %v", s, got.Number, err, want)
 		}
 	}
@@ -119,8 +119,43 @@ func TestPick(t *testing.T) {
 			t.Fatal(err)
 		}
 		var none *noLevelError
-		if got, err := sel.pick("web1", levels); !errors.As(err, &none) || !strings.HasPrefix(err.Error(), want) {
+		if got, err := sel.pick(levels); !errors.As(err, &none) || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: got %v, %v; want %s", s, got.Number, err, want)
+		}
+	}
+}
+
+// A record that cannot be read is in nobody's way, unless it may be the level
+// that is meant.
+func TestPickAmongUnreadable(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	bad := func(n store.LevelNumber) store.BadRecord { return store.BadRecord{Number: n, Err: errors.New("garbage")} }
+	good := []store.Level{levelAt(2, "2026-11-20T10:00:00Z"), levelAt(4, "2026-11-21T10:00:00Z")}
+	for _, tt := range []struct {
+		wanted string
+		levels levels
+		want   store.LevelNumber // 0: an error
+		said   string
+	}{
+		{"2", levels{good: good, bad: []store.BadRecord{bad(1), bad(3), bad(5)}}, 2, ""},
+		{"3", levels{good: good, bad: []store.BadRecord{bad(1), bad(3), bad(5)}}, 0, "level 3 cannot be read: garbage"},
+		{"6", levels{good: good, bad: []store.BadRecord{bad(5)}}, 0, "has no level 6: there are 2, 4"},
+		{"latest", levels{good: good, bad: []store.BadRecord{bad(1), bad(3)}}, 4, ""},
+		{"latest", levels{good: good, bad: []store.BadRecord{bad(5)}}, 0, "level 5 cannot be read"},
+		{"latest", levels{bad: []store.BadRecord{bad(5)}}, 0, "level 5 cannot be read"},
+		{"2026-11-21", levels{good: good, bad: []store.BadRecord{bad(1), bad(3)}}, 4, ""},
+		{"2026-11-20", levels{good: good, bad: []store.BadRecord{bad(1)}}, 2, ""},
+		{"2026-11-20", levels{good: good, bad: []store.BadRecord{bad(3)}}, 0, "level 3 cannot be read"},
+		{"2026-11-19", levels{good: good, bad: []store.BadRecord{bad(1)}}, 0, "level 1 cannot be read"},
+		{"1", levels{bad: []store.BadRecord{bad(5)}}, 0, "has no level 1"},
+	} {
+		sel, err := parseLevel(tt.wanted, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := sel.pick(&tt.levels)
+		if (err != nil) != (tt.want == 0) || got.Number != tt.want || err != nil && !strings.Contains(err.Error(), tt.said) {
+			t.Errorf("%s of %s, bad %v: got %v, %v; want %v %s", tt.wanted, levelRanges(tt.levels.good), tt.levels.bad, got.Number, err, tt.want, tt.said)
 		}
 	}
 }

@@ -52,19 +52,19 @@ func (p *program) ls(ctx context.Context, backupName string, given bool) error {
 	if at.name == "" {
 		return p.lsNames(ctx, repo, "", backupName)
 	}
-	levels, err := repo.Levels(ctx, at.name)
+	list, err := levelsOf(ctx, repo, at.name)
 	if err != nil {
 		return err
 	}
-	if len(levels) == 0 {
+	if len(list.good)+len(list.bad) == 0 {
 		return p.lsNames(ctx, repo, at.name, backupName)
 	}
-	p.report.Levels = levels
-	return p.print(levelTable(levels))
+	p.report.Levels = append([]store.Level{}, list.good...)
+	return errors.Join(p.print(levelTable(list.good)), list.unreadable())
 }
 
-// lsNames lists the names, of a folder of names where one is given. A name
-// whose levels cannot be read is left out and reported.
+// lsNames lists the names, of a folder of names where one is given. Levels that
+// cannot be read are left out and reported.
 func (p *program) lsNames(ctx context.Context, repo *store.Repository, folder store.Name, typed string) error {
 	names, err := repo.Names(ctx)
 	if err != nil {
@@ -76,13 +76,15 @@ func (p *program) lsNames(ctx context.Context, repo *store.Repository, folder st
 		if folder != "" && !strings.HasPrefix(string(n), string(folder)+"/") {
 			continue
 		}
-		levels, err := repo.Levels(ctx, n)
+		levels, err := levelsOf(ctx, repo, n)
 		if err != nil {
-			unreadable = append(unreadable, err)
-			continue
+			return err
 		}
-		if len(levels) > 0 {
-			list = append(list, nameReport{n, len(levels), levels[len(levels)-1]})
+		if bad := levels.unreadable(); bad != nil {
+			unreadable = append(unreadable, bad)
+		}
+		if good := levels.good; len(good) > 0 {
+			list = append(list, nameReport{n, len(good), good[len(good)-1]})
 		}
 	}
 	if folder != "" && len(list) == 0 && unreadable == nil {

@@ -98,8 +98,8 @@ func (p *program) create(ctx context.Context, at place, parameters store.Paramet
 }
 
 // named opens the repository of a command that reads BACKUPNAME, and lists the
-// name's levels, oldest first and at least one.
-func (p *program) named(ctx context.Context, backupName string) (*store.Repository, place, []store.Level, error) {
+// name's levels: at least one, or one that cannot be read.
+func (p *program) named(ctx context.Context, backupName string) (*store.Repository, place, *levels, error) {
 	at, err := locate(p.common.backupDir, backupName)
 	if err != nil {
 		return nil, at, nil, err
@@ -112,14 +112,34 @@ func (p *program) named(ctx context.Context, backupName string) (*store.Reposito
 	if err != nil {
 		return nil, at, nil, err
 	}
-	levels, err := repo.Levels(ctx, at.name)
+	list, err := levelsOf(ctx, repo, at.name)
 	if err != nil {
 		return nil, at, nil, err
 	}
-	if len(levels) == 0 {
+	if len(list.good)+len(list.bad) == 0 {
 		return nil, at, nil, p.noSuchName(ctx, repo, at, backupName)
 	}
-	return repo, at, levels, nil
+	return repo, at, list, nil
+}
+
+// pick picks a level and warns of those that cannot be read.
+func (p *program) pick(s selector, l *levels) (store.Level, error) {
+	level, err := s.pick(l)
+	if err != nil {
+		return level, err
+	}
+	for _, b := range l.bad {
+		p.talk.warn("%s level %s cannot be read and is passed over: %v", l.name, b.Number, b.Err)
+	}
+	return level, nil
+}
+
+func levelsOf(ctx context.Context, repo *store.Repository, name store.Name) (*levels, error) {
+	h, err := repo.History(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return &levels{name: name, good: h.Levels, bad: h.Bad}, nil
 }
 
 // noSuchName is the error for a name without levels, with the nearest that has

@@ -64,7 +64,7 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 	if err != nil {
 		return p.maybeSwapped(err, "restore", targetArg, backupName)
 	}
-	level, err := wanted.pick(at.name, levels)
+	level, err := p.pick(wanted, levels)
 	if err != nil {
 		return err
 	}

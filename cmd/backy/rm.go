@@ -43,7 +43,7 @@ func (p *program) rm(ctx context.Context, backupName string, wanted []string) er
 	}
 	var numbers []store.LevelNumber
 	for _, s := range selectors {
-		level, err := s.pick(at.name, levels)
+		level, err := p.pick(s, levels)
 		if err != nil {
 			return err
 		}

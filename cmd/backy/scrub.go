@@ -59,7 +59,7 @@ func (p *program) scrub(ctx context.Context, backupName, levelArg, sourceArg str
 	if err != nil {
 		return err
 	}
-	level, err := wanted.pick(at.name, levels)
+	level, err := p.pick(wanted, levels)
 	if err != nil {
 		return err
 	}
