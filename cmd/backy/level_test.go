@@ -129,7 +129,9 @@ func TestPick(t *testing.T) {
 // that is meant.
 func TestPickAmongUnreadable(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	bad := func(n store.LevelNumber) store.BadRecord { return store.BadRecord{Number: n, Err: errors.New("garbage")} }
+	bad := func(n store.LevelNumber) store.BadRecord {
+		return store.BadRecord{Number: n, Err: errors.New("garbage")}
+	}
 	good := []store.Level{levelAt(2, "2026-11-20T10:00:00Z"), levelAt(4, "2026-11-21T10:00:00Z")}
 	for _, tt := range []struct {
 		wanted string

@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"os"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
 
 	"backy/store"
 )
@@ -60,7 +61,7 @@ func (p *program) ls(ctx context.Context, backupName string, given bool) error {
 		return p.lsNames(ctx, repo, at.name, backupName)
 	}
 	p.report.Levels = append([]store.Level{}, list.good...)
-	return errors.Join(p.print(levelTable(list.good)), list.unreadable())
+	return errors.Join(p.print(levelTable(list.good, p.terminalWidth())), list.unreadable())
 }
 
 // lsNames lists the names, of a folder of names where one is given. Levels that
@@ -98,42 +99,49 @@ func nameTable(list []nameReport) string {
 	if len(list) == 0 {
 		return ""
 	}
-	return table(func(w *tabwriter.Writer) {
-		fmt.Fprintln(w, "LEVELS\tNEWEST\tSIZE\tCHANGED\tNAME")
-		for _, n := range list {
-			l := n.Latest
-			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n",
-				n.Levels, timeText(l.Time), shortBytes(l.Size), shortBytes(l.Stats.Changed), n.Name)
-		}
-	})
+	columns := []column{{"LEVELS", true}, {"NEWEST", false}, {"SIZE", true}, {"CHANGED", true}, {"NAME", false}}
+	var rows [][]string
+	for _, n := range list {
+		l := n.Latest
+		rows = append(rows, []string{
+			strconv.Itoa(n.Levels), timeText(l.Time), shortBytes(l.Size), shortBytes(l.Stats.Changed), string(n.Name),
+		})
+	}
+	return table(columns, rows, 0) // names are there to be typed: never cut
 }
 
-func levelTable(levels []store.Level) string {
-	return table(func(w *tabwriter.Writer) {
-		fmt.Fprintln(w, "LEVEL\tTIME\tSIZE\tREAD\tCHANGED\tSTORED\tDIFF\tSOURCE")
-		for _, l := range levels {
-			s := l.Stats
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.Number, timeText(l.Time), shortBytes(l.Size),
-				shortBytes(s.Read), shortBytes(s.Changed), shortBytes(s.Stored), l.Origin.Diff, printable(l.Origin.Source))
-		}
-	})
+func levelTable(levels []store.Level, width int) string {
+	columns := []column{
+		{"LEVEL", true},
+		{"TIME", false},
+		{"SIZE", true},
+		{"READ", true},
+		{"CHANGED", true},
+		{"STORED", true},
+		{"DIFF", false},
+		{"SOURCE", false},
+	}
+	var rows [][]string
+	for _, l := range levels {
+		s := l.Stats
+		rows = append(rows, []string{
+			l.Number.String(), timeText(l.Time), shortBytes(l.Size), shortBytes(s.Read), shortBytes(s.Changed),
+			shortBytes(s.Stored), l.Origin.Diff, printable(l.Origin.Source),
+		})
+	}
+	return table(columns, rows, width)
 }
 
-// table aligns columns two spaces apart.
-func table(fill func(*tabwriter.Writer)) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fill(w)
-	w.Flush() // to a strings.Builder, which takes everything
-	return b.String()
-}
-
-// printable keeps a file name from breaking a line or moving the cursor.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, s)
+// terminalWidth is that of the terminal that stdout is, else 0: what goes into
+// a file or a pipe is not cut.
+func (p *program) terminalWidth() int {
+	f, ok := p.stdout.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
