@@ -71,7 +71,7 @@ func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duratio
 		return nil, r.readOnly
 	}
 	now := time.Now()
-	c := &claim{Name: name, Run: NewRunID(now), Process: r.self, Started: now.UTC(), Beat: beat.Seconds()}
+	c := &claim{Name: name, Run: r.newRun(now), Process: r.self, Started: now.UTC(), Beat: beat.Seconds()}
 	running.Store(c.Run, struct{}{})
 	defer func() {
 		if err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,23 +80,7 @@ func (r *Repository) Fetch(ctx context.Context, kind Kind, refs []Ref, fn func(i
 }
 
 func compareRefs(a, b Ref) int {
-	switch {
-	case a.Pack.Run != b.Pack.Run:
-		return cmpUint(uint64(a.Pack.Run), uint64(b.Pack.Run))
-	case a.Pack.Seq != b.Pack.Seq:
-		return cmpUint(uint64(a.Pack.Seq), uint64(b.Pack.Seq))
-	}
-	return cmpUint(uint64(a.Index), uint64(b.Index))
-}
-
-func cmpUint(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+	return cmp.Or(cmp.Compare(a.Pack.Run, b.Pack.Run), cmp.Compare(a.Pack.Seq, b.Pack.Seq), cmp.Compare(a.Index, b.Index))
 }
 
 // pack reads references into one pack: from the generation that was last seen,
@@ -191,7 +176,7 @@ func (f *fetcher) generation(ctx context.Context, kind Kind, key string, refs []
 		}
 		rest = rest[n:]
 	}
-	slices.SortStableFunc(located, func(a, b wanted) int { return cmpUint(uint64(a.e.Offset), uint64(b.e.Offset)) })
+	slices.SortStableFunc(located, func(a, b wanted) int { return cmp.Compare(a.e.Offset, b.e.Offset) })
 	for len(located) > 0 {
 		if err := context.Cause(ctx); err != nil {
 			return nil, nil, err

@@ -76,7 +76,7 @@ func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 	if o.Beat == 0 {
 		o.Beat = defaultBeat
 	}
-	g := &gc{repo: r, o: o, run: NewRunID(time.Now())}
+	g := &gc{repo: r, o: o, run: r.newRun(time.Now())}
 	if o.DryRun {
 		return g.report, g.dryRun(ctx)
 	}
@@ -100,7 +100,7 @@ func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 	cleanup := context.WithoutCancel(ctx)
 	switch {
 	case committed && err == nil:
-		err = r.dropGC(cleanup, g.run, true)
+		err = errors.Join(r.dropGC(cleanup, g.run, true), r.tidy(cleanup))
 	case !committed:
 		// What is condemned is left to the next gc, and never committed by this one.
 		err = errors.Join(err, r.fenceGC(cleanup, g.run, g.run))
@@ -190,7 +190,8 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 		working[c.Run] = true
 	}
 	var condemned []packName
-	for name, p := range s.packs {
+	for _, name := range s.names() {
+		p := s.packs[name]
 		if working[name.id.Run] {
 			continue // being written; its level will name it
 		}
@@ -317,7 +318,8 @@ func (g *gc) dryRun(ctx context.Context) error {
 		return err
 	}
 	g.report.Packs, g.report.Levels, g.report.Nodes = s.objects, g.o.Progress.Levels.Load(), g.o.Progress.Nodes.Load()
-	for name, p := range s.packs {
+	for _, name := range s.names() {
+		p := s.packs[name]
 		if slices.ContainsFunc(busy, func(c claim) bool { return c.Run == name.id.Run }) {
 			continue
 		}

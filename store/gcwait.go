@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -197,4 +198,50 @@ func (g *gc) over(ctx context.Context, c *claim, watched map[RunID]*watch) (bool
 		return false, nil
 	}
 	return true, g.repo.fence(ctx, c.Name, c.Number, c.Run, g.run)
+}
+
+// tidy deletes what dead runs have left in work/: claims that are decided, and
+// beats of runs that have neither a claim nor a gc.
+func (r *Repository) tidy(ctx context.Context) error {
+	beats, err := r.list(ctx, workPrefix+"beat.")
+	if err != nil {
+		return err
+	}
+	claims, err := r.list(ctx, workPrefix+"claim.")
+	if err != nil {
+		return err
+	}
+	working, err := r.gcRuns(ctx, "gc")
+	if err != nil {
+		return err
+	}
+	for _, key := range claims {
+		var c claim
+		if err := r.getObject(ctx, key, "claim", &c); errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			if c, err = parseClaimKey(key); err != nil {
+				continue
+			}
+		}
+		over, err := r.decided(ctx, c.Name, c.Number)
+		if err != nil {
+			return err
+		}
+		if !over {
+			working = append(working, c.Run)
+		} else if err := r.backend.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	for _, key := range beats {
+		name, _, _ := strings.Cut(strings.TrimPrefix(key, workPrefix+"beat."), ".")
+		if run, err := ParseRunID(name); err != nil || slices.Contains(working, run) {
+			continue
+		}
+		if err := r.backend.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }

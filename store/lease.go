@@ -33,7 +33,7 @@ func leaseKey(run RunID) string { return workPrefix + "lease." + run.String() }
 func (r *Repository) Lease(ctx context.Context, l *Level) (release func()) {
 	now := time.Now()
 	e := lease{
-		Run: NewRunID(now), Process: r.self, Started: now.UTC(), Name: l.Name, Number: l.Number,
+		Run: r.newRun(now), Process: r.self, Started: now.UTC(), Name: l.Name, Number: l.Number,
 		Root: l.Root, Chunks: l.Chunks(), Fanout: l.Fanout,
 	}
 	if r.readOnly != nil || r.putObject(ctx, leaseKey(e.Run), "lease", &e) != nil {

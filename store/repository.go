@@ -55,11 +55,11 @@ type Repository struct {
 	fanout   int
 	backend  Backend
 	index    *index
-	tables   tableCache
 	nodes    nodeCache
 	fetchers *sync.Pool
 	readOnly error // why writing is refused; nil: it is not
 	self     process
+	newRun   func(time.Time) RunID
 
 	// Packs are closed at this many bytes; tests make them small.
 	packSizes map[Kind]int
@@ -137,7 +137,7 @@ func probe(ctx context.Context, b Backend) error {
 // cache is a folder for what can be had again at any time; "" keeps it in
 // memory.
 func Open(ctx context.Context, b Backend, cache string) (*Repository, error) {
-	r := &Repository{backend: b, self: thisProcess(), generations: map[packName]uint32{}, packSizes: map[Kind]int{KindData: dataPackSize, KindMap: mapPackSize}}
+	r := &Repository{backend: b, self: thisProcess(), newRun: NewRunID, generations: map[packName]uint32{}, packSizes: map[Kind]int{KindData: dataPackSize, KindMap: mapPackSize}}
 	var c config
 	err := r.getObject(ctx, configKey, "repository", &c)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -160,7 +160,6 @@ func Open(ctx context.Context, b Backend, cache string) (*Repository, error) {
 	}
 	r.ID, r.ChunkSize, r.fanout = c.ID, c.ChunkSize, c.Fanout
 	r.index = openIndex(cache, c.ID)
-	r.tables.repo = r
 	r.fetchers = newFetcherPool(r)
 	return r, nil
 }

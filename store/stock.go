@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -20,6 +22,13 @@ type stock struct {
 type stocked struct {
 	generations []uint32 // distinct, in no order
 	size        int64    // bytes, of all objects
+}
+
+// names lists the packs in the order in which they were written.
+func (s *stock) names() []packName {
+	return slices.SortedFunc(maps.Keys(s.packs), func(a, b packName) int {
+		return cmp.Or(cmp.Compare(a.folder, b.folder), cmp.Compare(a.id.Run, b.id.Run), cmp.Compare(a.id.Seq, b.id.Seq))
+	})
 }
 
 func (p *stocked) newest() uint32 { return slices.Max(p.generations) }

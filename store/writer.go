@@ -27,7 +27,10 @@ type Writer struct {
 	History History // as it was when the run began
 	Damage  *Damage // what is known to be bad, likewise
 
+	// What was condemned when the run began, and the tables it has read since:
+	// one read before might name what has been collected.
 	condemned map[PackID]bool
+	tables    tableCache
 
 	repo  *Repository
 	claim *claim
@@ -52,7 +55,7 @@ func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Wr
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{ID: c.Run, Number: c.Number, repo: r, claim: c, coder: newCoder(maxMetaRaw, CompressZstd)}
+	w := &Writer{ID: c.Run, Number: c.Number, repo: r, claim: c, coder: newCoder(maxMetaRaw, CompressZstd), tables: tableCache{repo: r}}
 	onStored := func(n int64) {
 		w.Moved()
 		if o.OnStored != nil {
@@ -125,7 +128,7 @@ func (w *Writer) Known(ctx context.Context, sum Checksum) (Ref, bool, error) {
 			return ref, got == sum, nil
 		}
 	}
-	sums, err := w.repo.tables.sums(ctx, ref.Pack)
+	sums, err := w.tables.sums(ctx, ref.Pack)
 	if err != nil {
 		return Ref{}, false, err
 	}
