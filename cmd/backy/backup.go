@@ -108,6 +108,7 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	}
 	p.report.Level = &level
 	p.talk.say("%s", backupSummary(level))
+	p.talk.detail("%d new chunks, %s known from elsewhere in the repository", level.Stats.Chunks, bytesText(level.Stats.Reused))
 	return nil
 }
 
@@ -160,13 +161,16 @@ func backupSummary(l store.Level) string {
 		store.DiffHints:     "hints",
 		store.DiffNone:      "all of it",
 	}[l.Origin.Diff]
-	base := ""
+	base, mended := "", ""
 	if l.Base != 0 {
 		base = fmt.Sprintf(", compared with level %s", l.Base)
 	}
-	return fmt.Sprintf("%s level %s: %s, read %s (%s%s), changed %s, stored %s, %s",
+	if l.Stats.Mended > 0 {
+		mended = fmt.Sprintf(", mended %d chunks", l.Stats.Mended)
+	}
+	return fmt.Sprintf("%s level %s: %s, read %s (%s%s), changed %s, stored %s%s, %s",
 		l.Name, l.Number, bytesText(l.Size), bytesText(l.Stats.Read), how, base,
-		bytesText(l.Stats.Changed), bytesText(l.Stats.Stored), secondsText(l.Stats.Seconds))
+		bytesText(l.Stats.Changed), bytesText(l.Stats.Stored), mended, secondsText(l.Stats.Seconds))
 }
 
 // maybeSwapped adds a hint where BACKUPNAME looks like the other argument.

@@ -50,9 +50,6 @@ func (p *program) init(ctx context.Context, args []string, parameters store.Para
 		folder = args[0]
 	}
 	if folder == "" {
-		if len(args) == 1 {
-			return usagef("the folder's name is empty")
-		}
 		folder = "."
 	}
 	at, err := locateDir(folder)

@@ -132,11 +132,13 @@ func printTo(w io.Writer, text string) error {
 	return nil
 }
 
-// wantArgs checks the number of arguments and shows the usage where it is
-// wrong. max < 0 stands for any number.
+// wantArgs checks the number of arguments, and that none is empty. max < 0 stands for any number.
 func wantArgs(c *cli.Context, least, most int) error {
 	n := c.NArg()
 	if n >= least && (most < 0 || n <= most) {
+		if i := slices.Index(c.Args().Slice(), ""); i >= 0 {
+			return usagef("%s: argument %d is empty: is a variable not set?", c.Command.Name, i+1)
+		}
 		return nil
 	}
 	count := fmt.Sprintf("%d arguments", n)

@@ -86,8 +86,8 @@ func (p *program) commonFlags() []cli.Flag {
 			Usage: "print one JSON document on stdout", // read by sortLine, for usage errors too
 		},
 		&cli.StringFlag{
-			Name: "ceph-conf", Category: ceph, EnvVars: []string{"CEPH_CONF"},
-			Usage: "the cluster's configuration `FILE`", Destination: &p.common.ceph.conf,
+			Name: "ceph-conf", Category: ceph, // librados reads CEPH_CONF, and CEPH_ARGS goes before it
+			Usage: "the cluster's configuration `FILE` [$CEPH_CONF]", Destination: &p.common.ceph.conf,
 		},
 		&cli.StringFlag{
 			Name: "id", Category: ceph,
