@@ -76,7 +76,7 @@ func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 	if o.Beat == 0 {
 		o.Beat = defaultBeat
 	}
-	g := &gc{repo: r, o: o, run: r.newRun(time.Now())}
+	g := &gc{repo: r, o: o, run: r.newRun(time.Now()), report: GCReport{Waiting: []string{}}}
 	if o.DryRun {
 		return g.report, g.dryRun(ctx)
 	}
@@ -127,7 +127,9 @@ func (g *gc) collect(ctx context.Context) (committed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if g.report.Waiting, err = g.wait(ctx, waiting.Claims); err != nil || len(g.report.Waiting) > 0 {
+	left, err := g.wait(ctx, waiting.Claims)
+	if err != nil || len(left) > 0 {
+		g.report.Waiting = left
 		return false, err
 	}
 	if err := g.markAgain(ctx, waiting.Removed); err != nil {

@@ -22,10 +22,14 @@ type backupFlags struct {
 	diffGiven   bool
 	size        sizeValue
 	fromCommand string
+	compression choiceValue
 }
 
 func (p *program) backupCommand() *cli.Command {
-	f := backupFlags{diff: choiceValue{words: []string{"auto", "fast", "exact", "none"}, chosen: "auto"}}
+	f := backupFlags{
+		diff:        choiceValue{words: []string{"auto", "fast", "exact", "none"}, chosen: "auto"},
+		compression: choiceValue{words: []string{"zstd", "s2", "none"}, chosen: "zstd"},
+	}
 	return &cli.Command{
 		Name:      "backup",
 		Usage:     "back up an image, a device, a file or a pipe",
@@ -52,6 +56,10 @@ is a name in BACKUPDIR, such as web1 or vms/web1.`,
 			&cli.GenericFlag{
 				Name: "diff", Value: &f.diff, DefaultText: "auto",
 				Usage: "`HOW`: auto, fast, exact or none",
+			},
+			&cli.GenericFlag{
+				Name: "compression", Value: &f.compression, DefaultText: "zstd",
+				Usage: "`HOW` new chunks are stored: zstd, s2 (faster, larger) or none",
 			},
 			&cli.GenericFlag{
 				Name: "size", Value: &f.size,
@@ -95,11 +103,15 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	if err != nil {
 		return err
 	}
+	compression, err := store.ParseCompression(f.compression.chosen)
+	if err != nil {
+		return err
+	}
 	var progress engine.Progress
 	var level store.Level
 	err = p.watch("backup "+string(at.name), &progress, func() (err error) {
 		level, err = engine.Backup(ctx, repo, at.name, src, engine.BackupOptions{
-			Source: sourceArg, Progress: &progress, Warn: p.talk.warn,
+			Source: sourceArg, Compression: compression, Progress: &progress, Warn: p.talk.warn,
 		})
 		return err
 	})

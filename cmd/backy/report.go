@@ -26,6 +26,8 @@ type report struct {
 	Names      []nameReport          `json:"names,omitzero"`
 	Levels     []store.Level         `json:"levels,omitzero"`
 	Removed    []store.LevelNumber   `json:"removed,omitzero"`
+	Forget     []engine.Decision     `json:"forget,omitzero"`
+	GC         *store.GCReport       `json:"gc,omitempty"`
 	Version    *versionReport        `json:"version,omitempty"`
 }
 

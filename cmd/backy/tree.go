@@ -23,6 +23,10 @@ func (p *program) tree() *cli.App {
 			p.scrubCommand(),
 			p.lsCommand(),
 			p.rmCommand(),
+			p.forgetCommand(),
+			p.protectCommand(),
+			p.unprotectCommand(),
+			p.gcCommand(),
 			p.initCommand(),
 			p.versionCommand(),
 			p.helpCommand(),
@@ -133,7 +137,7 @@ func flagLine(f cli.Flag) string {
 		names += " " + value
 		usage = before + value + after
 	}
-	if text := df.GetDefaultText(); text != "" && df.TakesValue() {
+	if text := df.GetDefaultText(); text != "" && text != "0" && df.TakesValue() {
 		usage += fmt.Sprintf(" (default: %s)", text)
 	}
 	for _, env := range df.GetEnvVars() {

@@ -16,6 +16,9 @@ const defaultCephTimeout = 2 * time.Minute
 type durationValue time.Duration
 
 func (v *durationValue) String() string {
+	if *v == 0 {
+		return "" // no default
+	}
 	s := time.Duration(*v).String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"backy/engine"
+	"backy/store"
+)
+
+// gcFlags are those of gc alone.
+type gcFlags struct {
+	dryRun  bool
+	maxWait durationValue
+}
+
+func (p *program) gcCommand() *cli.Command {
+	var f gcFlags
+	return &cli.Command{
+		Name:      "gc",
+		Usage:     "give back the space of removed levels",
+		ArgsUsage: "[BACKUPDIR]",
+		Description: `Deletes packs that no level needs, and writes those anew of which little is
+needed. Backups go on meanwhile; gc waits for the ones that had begun before
+it, and --max-wait leaves what they may need to the next gc. One that was
+interrupted is finished by the next. BACKUPDIR may also be given by -b; else
+it is the repository at or above the current folder.`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{
+				Name: "dry-run", Aliases: []string{"n"}, DisableDefaultText: true, Destination: &f.dryRun,
+				Usage: "only say what would be given back",
+			},
+			&cli.GenericFlag{
+				Name: "max-wait", Value: &f.maxWait,
+				Usage: "wait at most `TIME` for backups (default: for ever)",
+			},
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 0, 1); err != nil {
+				return err
+			}
+			repo, err := p.openGiven(c.Context, c.Args().First())
+			if err != nil {
+				return err
+			}
+			return p.gc(c.Context, repo, f)
+		},
+	}
+}
+
+// openGiven opens the repository that an argument names, or -b, or the nearest
+// at or above the current folder.
+func (p *program) openGiven(ctx context.Context, arg string) (*store.Repository, error) {
+	folder := p.common.backupDir
+	if arg != "" {
+		if folder != "" && folder != arg {
+			return nil, usagef("BACKUPDIR is given twice: %s and %s", folder, arg)
+		}
+		folder = arg
+	}
+	at, err := locateNearest(folder)
+	if err != nil {
+		return nil, err
+	}
+	return p.open(ctx, at)
+}
+
+func (p *program) gc(ctx context.Context, repo *store.Repository, f gcFlags) error {
+	var done store.GCProgress
+	var shown engine.Progress
+	stop := mirror(&done, &shown)
+	defer stop()
+	var report store.GCReport
+	err := p.watch("gc", &shown, func() (err error) {
+		report, err = repo.GC(ctx, store.GCOptions{
+			DryRun: f.dryRun, MaxWait: time.Duration(f.maxWait), Progress: &done,
+			Waiting: func(who []string) { p.talk.say("gc: waiting for %s", strings.Join(who, ", ")) },
+		})
+		return err
+	})
+	p.report.GC = &report
+	if err != nil {
+		return err
+	}
+	p.talk.say("gc: %s", gcSummary(report, f.dryRun))
+	return nil
+}
+
+// mirror shows a gc's progress as that of other work: once it is known, the
+// packs to be dealt with.
+func mirror(done *store.GCProgress, shown *engine.Progress) (stop func()) {
+	tick := time.NewTicker(barPoll)
+	ended := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+				shown.Total.Store(done.Sentences.Load())
+				shown.Done.Store(done.Executed.Load())
+				shown.Read.Store(done.Nodes.Load())
+			}
+		}
+	}()
+	return func() {
+		tick.Stop()
+		close(ended)
+	}
+}
+
+func gcSummary(r store.GCReport, dryRun bool) string {
+	if len(r.Waiting) > 0 {
+		return fmt.Sprintf("left to the next gc, since backups that began before are still at work: %s", strings.Join(r.Waiting, ", "))
+	}
+	verbs := [3]string{"deleted", "wrote anew", "gave back"}
+	if dryRun {
+		verbs = [3]string{"would delete", "would write anew", "would give back"}
+	}
+	return fmt.Sprintf("%d levels, %d map nodes read, %s %d packs, %s %d, %s %s",
+		r.Levels, r.Nodes, verbs[0], r.Deleted, verbs[1], r.Rewritten, verbs[2], bytesText(r.Freed))
+}
