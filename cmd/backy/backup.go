@@ -59,7 +59,7 @@ is a name in BACKUPDIR, such as web1 or vms/web1.`,
 			},
 			&cli.GenericFlag{
 				Name: "compression", Value: &f.compression, DefaultText: "zstd",
-				Usage: "`HOW` new chunks are stored: zstd, s2 (faster, larger) or none",
+				Usage: "`HOW`: zstd, s2 (faster) or none",
 			},
 			&cli.GenericFlag{
 				Name: "size", Value: &f.size,
