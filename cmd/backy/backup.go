@@ -120,7 +120,7 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	}
 	p.report.Level = &level
 	p.talk.say("%s", backupSummary(level))
-	p.talk.detail("%d new chunks, %s known from elsewhere in the repository", level.Stats.Chunks, bytesText(level.Stats.Reused))
+	p.talk.detail("%s, %s known from elsewhere in the repository", count(level.Stats.Chunks, "new chunk"), bytesText(level.Stats.Reused))
 	return nil
 }
 
@@ -178,7 +178,7 @@ func backupSummary(l store.Level) string {
 		base = fmt.Sprintf(", compared with level %s", l.Base)
 	}
 	if l.Stats.Mended > 0 {
-		mended = fmt.Sprintf(", mended %d chunks", l.Stats.Mended)
+		mended = ", mended " + count(l.Stats.Mended, "chunk")
 	}
 	return fmt.Sprintf("%s level %s: %s, read %s (%s%s), changed %s, stored %s%s, %s",
 		l.Name, l.Number, bytesText(l.Size), bytesText(l.Stats.Read), how, base,

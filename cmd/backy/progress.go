@@ -166,7 +166,7 @@ func (p *pace) String() string {
 		fmt.Fprintf(&b, ", %s left", secondsText(left))
 	}
 	if p.bad > 0 {
-		fmt.Fprintf(&b, ", %d bad chunks", p.bad)
+		fmt.Fprintf(&b, ", %s", count(p.bad, "bad chunk"))
 	}
 	return b.String()
 }

@@ -82,16 +82,16 @@ func (p *program) scrub(ctx context.Context, backupName, levelArg, sourceArg str
 
 func scrubSummary(r engine.ScrubReport) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "checked %d chunks, %s", r.Checked, bytesText(r.Bytes))
+	fmt.Fprintf(&b, "checked %s, %s", count(r.Checked, "chunk"), bytesText(r.Bytes))
 	if r.Compared > 0 {
 		fmt.Fprintf(&b, ", compared %s with the source", bytesText(r.Compared))
 	}
-	fmt.Fprintf(&b, ", %d damaged places", len(r.Damaged))
+	fmt.Fprintf(&b, ", %s", count(int64(len(r.Damaged)), "damaged place"))
 	if r.Compared > 0 {
-		fmt.Fprintf(&b, ", %d different", len(r.Different))
+		fmt.Fprintf(&b, ", %s", count(int64(len(r.Different)), "different place"))
 	}
 	if r.MapNodes > 0 {
-		fmt.Fprintf(&b, ", %d bad copies of map nodes", r.MapNodes)
+		fmt.Fprintf(&b, ", %s with a bad copy", count(r.MapNodes, "map node"))
 	}
 	fmt.Fprintf(&b, ", %s", secondsText(r.Seconds))
 	return b.String()

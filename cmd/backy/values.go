@@ -123,6 +123,14 @@ func shortBytes(n int64) string {
 	return strings.TrimSuffix(strings.TrimSuffix(s, "B"), "i")
 }
 
+// count is a number of things for people: 1 chunk, 2 chunks.
+func count(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.FormatInt(n, 10) + " " + thing + "s"
+}
+
 // secondsText is a time span for people.
 func secondsText(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
