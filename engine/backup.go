@@ -159,33 +159,40 @@ func (b *backup) copy(ctx context.Context) (store.Ref, error) {
 	if p.extents == nil {
 		p = everything(s.Size)
 	}
-	err := b.addDoubtful(ctx, &p)
-	if err == nil {
-		err = b.pass(ctx, &p)
-	}
-	var lost *store.NodeError
-	if errors.As(err, &lost) {
-		b.o.Warn("the map of level %s is damaged (%v): reading everything instead of what changed", b.base.Number, lost)
-		b.base = nil
-		p = everything(s.Size)
-		err = b.pass(ctx, &p)
-	}
-	if err != nil {
-		return store.Ref{}, err
-	}
-	wrong, err := b.verifyOutside(ctx, &p)
-	if err != nil {
-		return store.Ref{}, err
-	}
-	if wrong >= 0 {
-		b.o.Warn("at byte %d the source has changed where nothing was said to have: reading and comparing everything; do not trust what named the changes", wrong)
+	for {
+		wrong, err := b.follow(ctx, &p)
+		var lost *store.NodeError
+		switch {
+		case errors.As(err, &lost) && b.base != nil:
+			b.loseBase(lost)
+		case err != nil:
+			return store.Ref{}, err
+		case wrong >= 0:
+			b.o.Warn("at byte %d the source has changed where nothing was said to have: reading and comparing everything; do not trust what named the changes", wrong)
+		default:
+			return b.w.FinishMap(ctx, b.chunks())
+		}
 		p = everything(s.Size)
 		b.state.Origin.Diff = store.DiffNone
-		if err := b.pass(ctx, &p); err != nil {
-			return store.Ref{}, err
-		}
 	}
-	return b.w.FinishMap(ctx, b.chunks())
+}
+
+// follow reads what a plan names and compares a sample of the rest. It returns
+// the offset of something that the plan should have named, or -1.
+func (b *backup) follow(ctx context.Context, p *plan) (wrong int64, err error) {
+	if err := b.addDoubtful(ctx, p); err != nil {
+		return -1, err
+	}
+	if err := b.pass(ctx, p); err != nil {
+		return -1, err
+	}
+	return b.verifyOutside(ctx, p)
+}
+
+// loseBase goes on without the base, whose map cannot be read.
+func (b *backup) loseBase(lost *store.NodeError) {
+	b.o.Warn("the map of level %s is damaged (%v): reading everything instead of what changed", b.base.Number, lost)
+	b.base = nil
 }
 
 func (b *backup) chunks() int64 { return (b.size + b.repo.ChunkSize - 1) / b.repo.ChunkSize }
@@ -238,10 +245,11 @@ func everything(size int64) plan { return plan{extents: hints.Whole(size), outsi
 
 // addDoubtful makes the plan read chunks that the extents cannot vouch for:
 // the one in which the shorter of two images ends, and those whose stored
-// bytes are known to be bad.
+// bytes are known to be bad. Errors: *store.NodeError where the base's map is
+// known to be bad, and is, so that no part of it is shared unseen.
 func (b *backup) addDoubtful(ctx context.Context, p *plan) error {
-	if b.base == nil {
-		return nil
+	if b.base == nil || p.outside == Unknown {
+		return nil // all is read anyway
 	}
 	edge := min(b.base.Size, b.size)
 	if b.base.Size != b.size && edge%b.repo.ChunkSize != 0 {
@@ -268,24 +276,31 @@ func (b *backup) addDoubtful(ctx context.Context, p *plan) error {
 // damagedRanges finds the positions of a level whose chunks are known to be
 // bad. It walks the whole map, and only where anything is known to be bad.
 func damagedRanges(ctx context.Context, repo *store.Repository, d *store.Damage, l *store.Level) (bad []hints.Range, err error) {
-	if d.Chunks() == 0 {
+	if !d.Any() {
 		return nil, nil
 	}
-	m := l.Map()
-	c := repo.Cursor(m)
-	for pos := int64(0); pos < m.Chunks; {
-		leaf, err := c.At(ctx, pos)
-		if err != nil {
-			return nil, err
-		}
+	err = eachLeaf(ctx, repo, l.Map(), func(leaf store.Leaf) {
 		for i, ref := range leaf.Refs {
 			if !ref.IsZero() && d.Has(store.KindData, ref) {
 				bad = append(bad, hints.Range{First: leaf.First + int64(i), Count: 1})
 			}
 		}
+	})
+	return bad, err
+}
+
+// eachLeaf reads a whole map. Errors: *store.NodeError.
+func eachLeaf(ctx context.Context, repo *store.Repository, m store.Map, fn func(store.Leaf)) error {
+	c := repo.Cursor(m)
+	for pos := int64(0); pos < m.Chunks; {
+		leaf, err := c.At(ctx, pos)
+		if err != nil {
+			return err
+		}
+		fn(leaf)
 		pos = leaf.End()
 	}
-	return bad, nil
+	return nil
 }
 
 func ranges(list []hints.Range) func(yield func(hints.Range, error) bool) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,7 +105,8 @@ func (r *restore) report(started time.Time) RestoreReport {
 	}
 }
 
-// refuseDamaged fails where chunks of the level are known to be bad.
+// refuseDamaged fails where chunks of the level are known to be bad and are so
+// still: what was noted may have been a read that failed for a while.
 func (r *restore) refuseDamaged(ctx context.Context) error {
 	damage, err := r.repo.Damage(ctx)
 	if err != nil {
@@ -114,10 +116,39 @@ func (r *restore) refuseDamaged(ctx context.Context) error {
 	if err != nil {
 		return damagedMap(r.level, err)
 	}
-	if len(bad) == 0 {
-		return nil
+	still, cause, err := r.confirm(ctx, bad)
+	if err != nil || len(still) == 0 {
+		return err
 	}
-	return &DamagedError{Name: r.level.Name, Level: r.level.Number, Extents: r.extents(bad)}
+	return &DamagedError{Name: r.level.Name, Level: r.level.Number, Extents: r.extents(still), Cause: cause}
+}
+
+// confirmAtOnce bounds the references that confirm holds.
+const confirmAtOnce = 4096
+
+// confirm reads chunks again and returns those that are bad.
+func (r *restore) confirm(ctx context.Context, chunks []hints.Range) (bad []hints.Range, cause, err error) {
+	look := refsOf(r.repo, r.level.Map())
+	for batch := range slices.Chunk(chunks, confirmAtOnce) {
+		refs := make([]store.Ref, len(batch))
+		for i, c := range batch {
+			one, err := look(ctx, c.First, 1)
+			if err != nil {
+				return nil, nil, damagedMap(r.level, err)
+			}
+			refs[i] = one[0]
+		}
+		err := r.repo.Fetch(ctx, store.KindData, refs, func(i int, _ []byte, err error) error {
+			if err != nil {
+				bad, cause = append(bad, batch[i]), err
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return bad, cause, nil
 }
 
 // damagedMap turns an unreadable part of a level's map into a *DamagedError.

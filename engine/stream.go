@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -11,12 +12,20 @@ import (
 // copyStream brings a pipe's bytes into the repository; its size is what
 // arrives.
 func (b *backup) copyStream(ctx context.Context) (store.Ref, error) {
+	// A stream cannot be read again, should the base's map turn out to be bad.
+	var lost *store.NodeError
+	err := eachLeaf(ctx, b.repo, b.baseMap(), func(store.Leaf) {})
+	if errors.As(err, &lost) {
+		b.loseBase(lost)
+	} else if err != nil {
+		return store.Ref{}, err
+	}
 	if err := b.w.BeginMap(ctx, b.baseMap(), -1); err != nil {
 		return store.Ref{}, err
 	}
 	b.size = 1 << 62 // nothing is cut at the end before the end is known
 	var arrived int64
-	err := pipeline(ctx, workers(b.o.Readers),
+	err = pipeline(ctx, workers(b.o.Readers),
 		func(ctx context.Context, emit func(*unit) error) (err error) {
 			arrived, err = b.readStream(ctx, emit)
 			return err

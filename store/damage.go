@@ -69,8 +69,8 @@ func (r *Repository) Damage(ctx context.Context) (*Damage, error) {
 	return d, nil
 }
 
-// Chunks is the number of bad chunks with different bytes.
-func (d *Damage) Chunks() int { return len(d.sums) }
+// Any reports whether anything is known to be bad.
+func (d *Damage) Any() bool { return len(d.places) > 0 }
 
 // Has reports whether what a reference names is known to be bad.
 func (d *Damage) Has(kind Kind, ref Ref) bool {
