@@ -213,7 +213,13 @@ func (r *Repository) waitDead(ctx context.Context, c *claim) error {
 func (r *Repository) fence(ctx context.Context, name Name, n LevelNumber, run, by RunID) error {
 	t := tombstone{Name: name, Number: n, Run: run, By: by, Time: time.Now().UTC()}
 	err := r.putObject(ctx, levelKey(name, n), "tombstone", &t)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil && run != 0 {
+		err = r.discardMaps(ctx, run)
+	}
+	if err != nil {
 		return fmt.Errorf("fence run %s of %s: %w", run, name, err)
 	}
 	return nil

@@ -197,6 +197,9 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 		if working[name.id.Run] {
 			continue // being written; its level will name it
 		}
+		if s.isLast(name) && g.marker.runs[name.id.Run] {
+			continue // it has the copy of a level's record
+		}
 		dead, err := g.mostlyDead(ctx, name, p)
 		if err != nil {
 			return nil, nil, err
@@ -249,8 +252,8 @@ func (g *gc) judge(ctx context.Context, s *stock, condemned []packName, records 
 	var list []sentence
 	for _, name := range condemned {
 		p := s.packs[name]
-		if p == nil {
-			continue // gone meanwhile
+		if p == nil || s.isLast(name) && g.marker.runs[name.id.Run] {
+			continue // gone meanwhile, or a level's last one
 		}
 		kind := KindData
 		if name.folder != dataPrefix {
@@ -323,6 +326,9 @@ func (g *gc) dryRun(ctx context.Context) error {
 	for _, name := range s.names() {
 		p := s.packs[name]
 		if slices.ContainsFunc(busy, func(c claim) bool { return c.Run == name.id.Run }) {
+			continue
+		}
+		if s.isLast(name) && g.marker.runs[name.id.Run] {
 			continue
 		}
 		dead, err := g.mostlyDead(ctx, name, p)

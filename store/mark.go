@@ -15,11 +15,12 @@ type marker struct {
 	chunks   liveSet
 	nodes    liveSet
 	done     map[string]bool // level keys that have been marked
+	runs     map[RunID]bool  // of the levels marked
 	progress *GCProgress
 }
 
 func newMarker(r *Repository, p *GCProgress) *marker {
-	return &marker{repo: r, chunks: liveSet{}, nodes: liveSet{}, done: map[string]bool{}, progress: p}
+	return &marker{repo: r, chunks: liveSet{}, nodes: liveSet{}, done: map[string]bool{}, runs: map[RunID]bool{}, progress: p}
 }
 
 // roots is what a repository's levels/ folder tells at one moment.
@@ -99,6 +100,7 @@ func (m *marker) mark(ctx context.Context, levels []string, excluded map[string]
 			return fmt.Errorf("nothing is collected, since a level's record cannot be read: %w", err)
 		}
 		if c.level != nil {
+			m.runs[c.level.Run] = true
 			if err := m.tree(ctx, c.level.Map()); err != nil {
 				return fmt.Errorf("nothing is collected, since the map of %s level %s cannot be read: %w", name, n, err)
 			}

@@ -15,7 +15,13 @@ import (
 // or both of their copies are there.
 type stock struct {
 	packs   map[packName]*stocked
+	last    map[RunID]uint32 // the highest number of a run's map packs
 	objects int64
+}
+
+// isLast reports whether a pack is the last map pack of its run.
+func (s *stock) isLast(name packName) bool {
+	return name.folder != dataPrefix && s.last[name.id.Run] == name.id.Seq
 }
 
 // stocked is a pack with all its copies and generations.
@@ -36,7 +42,7 @@ func (p *stocked) newest() uint32 { return slices.Max(p.generations) }
 // stock lists the packs. It is listed before anything is marked: packs that
 // come later are not in it and so not condemned.
 func (r *Repository) stock(ctx context.Context) (*stock, error) {
-	s := &stock{packs: map[packName]*stocked{}}
+	s := &stock{packs: map[packName]*stocked{}, last: map[RunID]uint32{}}
 	for _, folder := range []string{dataPrefix, mapsPrefix, twinsPrefix} {
 		err := r.backend.List(ctx, folder, func(key string, size int64) error {
 			folder, id, generation, err := parsePackKey(key)
@@ -45,6 +51,9 @@ func (r *Repository) stock(ctx context.Context) (*stock, error) {
 			}
 			if folder == twinsPrefix {
 				folder = mapsPrefix
+			}
+			if folder == mapsPrefix {
+				s.last[id.Run] = max(s.last[id.Run], id.Seq)
 			}
 			p := s.packs[packName{folder, id}]
 			if p == nil {

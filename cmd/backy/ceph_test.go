@@ -41,7 +41,7 @@ func TestCephScripts(t *testing.T) {
 func TestKillRBD(t *testing.T) {
 	cluster := clustertest.Get(t)
 	pool := cluster.Pool(t)
-	content := make([]byte, 48<<20)
+	content := make([]byte, 36<<20)
 	random := rand.NewChaCha8([32]byte{})
 	cluster.Run(t, "rbd", "create", "--size", strconv.Itoa(len(content))+"B", pool+"/image")
 	k := killing{

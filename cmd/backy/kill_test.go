@@ -19,7 +19,7 @@ import (
 // that is listed restores, and the next backup works.
 func TestKill(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "image")
-	content := make([]byte, 48<<20) // two packs
+	content := make([]byte, 36<<20) // two packs
 	random := rand.NewChaCha8([32]byte{})
 	k := killing{
 		source: image,

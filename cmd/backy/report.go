@@ -28,6 +28,7 @@ type report struct {
 	Removed    []store.LevelNumber   `json:"removed,omitzero"`
 	Forget     []engine.Decision     `json:"forget,omitzero"`
 	GC         *store.GCReport       `json:"gc,omitempty"`
+	Recovered  []store.Recovered     `json:"recovered,omitzero"`
 	Version    *versionReport        `json:"version,omitempty"`
 }
 

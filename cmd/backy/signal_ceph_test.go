@@ -69,7 +69,7 @@ func waitFor(t *testing.T, what string, happened func() bool) {
 func TestSignalRemovesSnapshot(t *testing.T) {
 	cluster := clustertest.Get(t)
 	image := cluster.Pool(t) + "/image"
-	content := make([]byte, 192<<20) // some packs after the first
+	content := make([]byte, 128<<20) // some packs after the first
 	random := rand.NewChaCha8([32]byte{1})
 	cluster.Run(t, "rbd", "create", "--size", strconv.Itoa(len(content))+"B", image)
 	repo := filepath.Join(t.TempDir(), "repo")

@@ -27,6 +27,7 @@ func (p *program) tree() *cli.App {
 			p.protectCommand(),
 			p.unprotectCommand(),
 			p.gcCommand(),
+			p.recoverCommand(),
 			p.initCommand(),
 			p.versionCommand(),
 			p.helpCommand(),
