@@ -215,7 +215,7 @@ func (b *backup) record(root store.Ref) store.Level {
 	b.stats.Seconds = time.Since(b.started).Seconds()
 	l := store.Level{
 		Name: b.name, Number: b.w.Number, Run: b.w.ID,
-		Time: b.state.Origin.Time.UTC(), Committed: time.Now().UTC().Truncate(time.Second),
+		Time: b.state.Origin.Time.UTC(), Committed: time.Now().UTC(),
 		Size: b.size, ChunkSize: b.repo.ChunkSize, Fanout: b.repo.Fanout(), Root: root,
 		Origin: b.state.Origin, Stats: b.stats, Labels: b.o.Labels,
 	}

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"backy/store"
@@ -23,6 +22,7 @@ func (b *backup) copyStream(ctx context.Context) (store.Ref, error) {
 	if err := b.w.BeginMap(ctx, b.baseMap(), -1); err != nil {
 		return store.Ref{}, err
 	}
+	b.o.Progress.Total.Store(b.state.Expected)
 	b.size = 1 << 62 // nothing is cut at the end before the end is known
 	var arrived int64
 	err = pipeline(ctx, workers(b.o.Readers),
@@ -50,7 +50,7 @@ func (b *backup) readStream(ctx context.Context, emit func(*unit) error) (size i
 		n, err := readUnit(b.state.Stream, p)
 		ended = err == io.EOF
 		if err != nil && !ended {
-			return size, fmt.Errorf("read the input at %d: %w", size+int64(n), err)
+			return size, err
 		}
 		if n == 0 {
 			break

@@ -149,10 +149,14 @@ func (t *Target) reuse(ctx context.Context, size int64) error {
 	return nil
 }
 
-// Finish flushes what was written and closes the image.
+// Finish flushes what was written and closes the image. What cannot be flushed
+// is aborted.
 func (t *Target) Finish(ctx context.Context) error {
 	err := do(ctx, &t.im.calls, "flush "+t.spec.String(), t.im.rbd.Flush)
-	return errors.Join(t.conn.named(err, "flush %s", t.spec), t.close(ctx))
+	if err != nil {
+		return errors.Join(t.conn.named(err, "flush %s", t.spec), t.Abort(ctx))
+	}
+	return t.close(ctx)
 }
 
 // Abort closes the image, and removes it if Prepare made it.

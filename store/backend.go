@@ -1,6 +1,9 @@
 package store
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Backend keeps immutable objects under keys: paths of segments with slashes
 // between, without "." and "..", such as data/0123456789abcdef/00000000. No key
@@ -27,6 +30,13 @@ type Backend interface {
 
 	// Delete removes an object, durably. A missing one is no error.
 	Delete(ctx context.Context, key string) error
+}
+
+// Sweeper is a Backend on which a process that dies in a Put leaves something
+// behind that is no object. Sweep removes what is older than age and of no
+// living process; 0 is an age of the backend's choice.
+type Sweeper interface {
+	Sweep(ctx context.Context, age time.Duration) (removed int, err error)
 }
 
 // Syncer is a Backend on which an object can be seen before it is durable. Sync

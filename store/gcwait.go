@@ -200,9 +200,14 @@ func (g *gc) over(ctx context.Context, c *claim, watched map[RunID]*watch) (bool
 	return true, g.repo.fence(ctx, c.Name, c.Number, c.Run, g.run)
 }
 
-// tidy deletes what dead runs have left in work/: claims that are decided, and
-// beats of runs that have neither a claim nor a gc.
+// tidy deletes what dead runs have left: halves of objects, claims that are
+// decided, and beats of runs that have neither a claim nor a gc.
 func (r *Repository) tidy(ctx context.Context) error {
+	if s, ok := r.backend.(Sweeper); ok {
+		if _, err := s.Sweep(ctx, 0); err != nil {
+			return err
+		}
+	}
 	beats, err := r.list(ctx, workPrefix+"beat.")
 	if err != nil {
 		return err
