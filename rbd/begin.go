@@ -37,7 +37,7 @@ func (s *Source) fix(ctx context.Context) error {
 		s.sweep(ctx, strays)
 		var ok bool
 		if s.to, ok = named(s.list, s.spec.Snap); !ok {
-			return s.noSnapshot()
+			return noSnapshot(s.list, s.spec)
 		}
 	}
 	at, err := s.conn.open(ctx, s.spec.at(s.to.name), s.handle, readOnly)
@@ -46,12 +46,12 @@ func (s *Source) fix(ctx context.Context) error {
 	}
 	s.at = at
 	// The name may have gone to another snapshot since it was listed.
+	if at.at.id != s.to.id {
+		return fmt.Errorf("%s: %w: it was removed or replaced just now", at.spec, ErrSnapshotGone)
+	}
 	list, err := at.snapshots(ctx)
 	if err != nil {
 		return err
-	}
-	if now, ok := named(list, s.to.name); !ok || now.id != s.to.id {
-		return fmt.Errorf("%s: %w: it was removed or replaced just now", at.spec, ErrSnapshotGone)
 	}
 	s.list = list
 	return nil
@@ -72,16 +72,6 @@ func (s *Source) makeSnapshot(ctx context.Context, strays []snapshot) (err error
 	s.tried = true
 	s.to, err = head.create(ctx, s.ownName())
 	return err
-}
-
-// noSnapshot tells why the spec's snapshot is not one that can be backed up.
-func (s *Source) noSnapshot() error {
-	for _, other := range s.list {
-		if other.name == s.spec.Snap {
-			return fmt.Errorf("%s: %w by that name: this one belongs to a group, the trash or mirroring", s.spec, ErrNoSnapshot)
-		}
-	}
-	return fmt.Errorf("%s: %w", s.spec, ErrNoSnapshot)
 }
 
 // origin is what the level records of where it came from.

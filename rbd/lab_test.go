@@ -112,17 +112,29 @@ func (l *lab) ioctx(s Spec) *rados.IOContext {
 	return io
 }
 
-// with opens an image as the other client, or a snapshot read-only.
+// with opens an image as the other client, for writing.
 func (l *lab) with(s Spec, f func(*rbd.Image) error) {
+	l.Helper()
+	l.withHandle(s, rbd.OpenImage, f)
+}
+
+// look opens an image or a snapshot as the other client, read-only.
+func (l *lab) look(s Spec, f func(*rbd.Image) error) {
+	l.Helper()
+	l.withHandle(s, rbd.OpenImageReadOnly, f)
+}
+
+func (l *lab) withHandle(s Spec, open func(*rados.IOContext, string, string) (*rbd.Image, error), f func(*rbd.Image) error) {
 	l.Helper()
 	io := l.ioctx(s)
 	defer io.Destroy()
-	open := rbd.OpenImage
-	if s.Snap != "" {
-		open = rbd.OpenImageReadOnly
-	}
-	i, err := open(io, s.Image, s.Snap)
+	i, err := open(io, s.Image, rbd.NoSnapshot)
 	l.must(err)
+	if s.Snap != "" { // see Conn.open
+		id, err := i.GetSnapID(s.Snap)
+		l.must(err)
+		l.must(i.SetSnapByID(id))
+	}
 	err = f(i)
 	l.must(i.Close())
 	l.must(err)
@@ -164,7 +176,7 @@ func (l *lab) unsnap(s Spec, name string) {
 func (l *lab) content(s Spec) []byte {
 	l.Helper()
 	var p []byte
-	l.with(s, func(i *rbd.Image) error {
+	l.look(s, func(i *rbd.Image) error {
 		size, err := i.GetSize()
 		if err != nil || size == 0 {
 			return err
@@ -180,7 +192,7 @@ func (l *lab) content(s Spec) []byte {
 func (l *lab) snaps(s Spec) []string {
 	l.Helper()
 	var names []string
-	l.with(s.at(""), func(i *rbd.Image) error {
+	l.look(s.at(""), func(i *rbd.Image) error {
 		list, err := listSnapshots(i)
 		for _, snap := range list {
 			names = append(names, snap.name)

@@ -69,6 +69,16 @@ func named(list []snapshot, name string) (snapshot, bool) {
 	return snapshot{}, false
 }
 
+// noSnapshot tells why the spec's snapshot is not one that can be backed up.
+func noSnapshot(list []snapshot, spec Spec) error {
+	for _, other := range list {
+		if other.name == spec.Snap {
+			return fmt.Errorf("%s: %w of the user's: this one belongs to a group, the trash or mirroring", spec, ErrNoSnapshot)
+		}
+	}
+	return fmt.Errorf("%s: %w (rbd snap ls)", spec, ErrNoSnapshot)
+}
+
 // snapshotTime is when a snapshot was made. librbd aborts the process where
 // there is none of that id (https://tracker.ceph.com/issues/47287), so the
 // snapshot is one that this handle has listed.

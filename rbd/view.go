@@ -43,7 +43,7 @@ func (im *image) view(ctx context.Context) (v engine.View, vouch func(context.Co
 	if err != nil {
 		return engine.View{}, nil, err
 	}
-	to, _ := named(list, im.spec.Snap)
+	to := im.at
 	size, err := on(ctx, im, "ask for the size", (*rbd.Image).GetSize)
 	if err != nil {
 		return engine.View{}, nil, err
