@@ -234,9 +234,13 @@ func (r *Repository) readTable(ctx context.Context, id PackID) ([]Checksum, erro
 		return nil, fmt.Errorf("%w: pack %s is gone", errBadPack, id)
 	}
 	key := packKey(dataPrefix, id, generations[0])
-	_, entries, err := r.readPackTable(ctx, key)
+	h, entries, err := r.readPackTable(ctx, key)
 	if err != nil {
 		return nil, err
+	}
+	// A pack that was cut has its table still.
+	if n, err := r.backend.Get(ctx, key, make([]byte, 1), h.Length-1); n == 0 {
+		return nil, fmt.Errorf("%s: %w: it ends early: %w", key, errBadPack, err)
 	}
 	if err := r.sync(ctx, key); err != nil {
 		return nil, err
