@@ -142,7 +142,11 @@ func (r *Repository) sync(ctx context.Context, key string) error {
 
 // holds reports whether an object has exactly these bytes.
 func (r *Repository) holds(ctx context.Context, key string, parts [][]byte) (bool, error) {
-	buf := make([]byte, 1<<20)
+	size := 1
+	for _, part := range parts {
+		size = max(size, len(part))
+	}
+	buf := make([]byte, min(size, 1<<20))
 	var off int64
 	for _, part := range parts {
 		for len(part) > 0 {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"hash/crc32"
-	"io"
 	"io/fs"
 )
 
@@ -64,22 +63,27 @@ func scanFrames(p []byte, maxRaw int) map[uint32][]foundFrame {
 // zeros, and a pack that is gone is empty.
 func (r *Repository) readReadable(ctx context.Context, key string) ([]byte, error) {
 	const piece = 64 << 10
-	var p []byte
-	for bad := 0; len(p) <= maxPackBytes; {
-		p = append(p, make([]byte, piece)...)
-		n, err := r.backend.Get(ctx, key, p[len(p)-piece:], int64(len(p)-piece))
+	var size int64
+	err := r.backend.List(ctx, key, func(k string, n int64) error {
+		if k == key {
+			size = min(n, maxPackBytes)
+		}
+		return nil
+	})
+	if err != nil || context.Cause(ctx) != nil {
+		return nil, context.Cause(ctx)
+	}
+	p := make([]byte, size)
+	for off := 0; off < len(p); off += piece {
+		part := p[off:min(off+piece, len(p))]
+		n, err := r.backend.Get(ctx, key, part, int64(off))
 		switch {
 		case context.Cause(ctx) != nil:
 			return nil, context.Cause(ctx)
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, nil
-		case errors.Is(err, io.EOF):
-			return p[:len(p)-piece+n], nil
-		case err != nil:
-			// The end of an object that answers nothing is not known.
-			if bad++; bad > dataPackSize/piece {
-				return p, nil
-			}
+		case err != nil && n < len(part):
+			clear(part[n:])
 		}
 	}
 	return p, nil
