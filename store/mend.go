@@ -85,7 +85,7 @@ func (m *mender) flushMaps(ctx context.Context, d *Damage) error {
 	for id, refs := range d.mapNodes() {
 		var written int64
 		for _, folder := range foldersOf(KindMap) {
-			if m.repo.sound(ctx, folder, id) {
+			if has(m.repo.soundTable(ctx, folder, id), refs) {
 				continue
 			}
 			n, _, err := m.repo.mendPack(ctx, KindMap, folder, id, nil)
@@ -113,20 +113,31 @@ func (m *mender) flushMaps(ctx context.Context, d *Damage) error {
 	return nil
 }
 
-// sound reports whether every frame of a pack's newest generation can be read.
-func (r *Repository) sound(ctx context.Context, folder string, id PackID) bool {
+// has reports whether a table names all of these references.
+func has(table []entry, refs []Ref) bool {
+	for _, ref := range refs {
+		if int(ref.Index) >= len(table) || table[ref.Index].Codec == Absent || table[ref.Index].Sum != ref.Sum {
+			return false
+		}
+	}
+	return true
+}
+
+// soundTable returns the table of a pack's newest generation if every frame of
+// it can be read, or else nil.
+func (r *Repository) soundTable(ctx context.Context, folder string, id PackID) []entry {
 	generations, err := r.listGenerations(ctx, folder, id)
 	if err != nil || len(generations) == 0 {
-		return false
+		return nil
 	}
 	key := packKey(folder, id, generations[0])
 	h, entries, err := r.readPackTable(ctx, key)
 	if err != nil {
-		return false
+		return nil
 	}
 	p, err := r.readReadable(ctx, key)
 	if err != nil || int64(len(p)) != h.Length {
-		return false
+		return nil
 	}
 	for i := range entries {
 		e := &entries[i]
@@ -134,10 +145,10 @@ func (r *Repository) sound(ctx context.Context, folder string, id PackID) bool {
 			continue
 		}
 		if _, err := checkFrame(p[e.Offset:], uint32(i), e, maxRawOf(h.Kind, h.ChunkSize)); err != nil {
-			return false
+			return nil
 		}
 	}
-	return true
+	return entries
 }
 
 // mendPack writes a pack anew as its next generation: good frames in place of
@@ -163,17 +174,25 @@ func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id 
 		if err != nil || !b.hasFrames() {
 			return 0, false, err
 		}
-		parts := b.seal(kind, r, next)
-		err = r.put(ctx, packKey(folder, id, next), parts...)
-		if errors.Is(err, fs.ErrExist) {
-			continue // another run wrote this generation: start from its work
-		}
-		if err != nil {
-			return 0, false, err
+		if has(r.soundTable(ctx, folder, id), b.refs()) {
+			next-- // what was noted can be read again, or another run has mended it
+		} else {
+			parts := b.seal(kind, r, next)
+			err = r.put(ctx, packKey(folder, id, next), parts...)
+			if errors.Is(err, fs.ErrExist) {
+				continue // another run wrote this generation: start from its work
+			}
+			if err != nil {
+				return 0, false, err
+			}
+			stored = int64(len(parts[0]) + len(parts[1]))
 		}
 		r.setGeneration(folder, id, next)
 		complete = true
 		for _, g := range generations {
+			if g == next {
+				continue
+			}
 			key := packKey(folder, id, g)
 			if !b.covers(tables[key]) {
 				complete = false
@@ -184,7 +203,7 @@ func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id 
 			}
 		}
 		whole := func(index uint32) bool { _, ok := good[index]; return ok }
-		return int64(len(parts[0]) + len(parts[1])), complete, r.clearNotes(ctx, kind, id, whole)
+		return stored, complete, r.clearNotes(ctx, kind, id, whole)
 	}
 }
 
@@ -211,6 +230,16 @@ func (r *Repository) copies(ctx context.Context, kind Kind, folder string, id Pa
 
 // hasFrames reports whether a pack would hold anything.
 func (b *packBuilder) hasFrames() bool { return len(b.frames) > 0 }
+
+// refs are references to all that a pack holds.
+func (b *packBuilder) refs() (refs []Ref) {
+	for i := range b.entries {
+		if b.entries[i].Codec != Absent {
+			refs = append(refs, Ref{Sum: b.entries[i].Sum, Pack: b.id, Index: uint32(i)})
+		}
+	}
+	return refs
+}
 
 // covers reports whether a pack has every frame that a table tells of. Of a
 // table that could not be read, which is nil, nobody knows.
