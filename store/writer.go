@@ -234,10 +234,15 @@ func (w *Writer) end(ctx context.Context, putErr error) error {
 		// Keep a put that may yet arrive from taking effect, and see what is there.
 		fenceErr := w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID)
 		c, readErr := w.repo.readCommit(ctx, w.claim.Name, w.Number)
+		ours := c.level != nil && c.level.Run == w.ID
+		if ours && readErr == nil {
+			// It can be read, but the put that failed may not have made it durable.
+			readErr = w.repo.sync(ctx, levelKey(w.claim.Name, w.Number))
+		}
 		switch {
-		case readErr != nil || c.level != nil && c.level.Run == w.ID && fenceErr != nil:
+		case readErr != nil || ours && fenceErr != nil:
 			return fmt.Errorf("%w: %w", ErrUndecided, errors.Join(putErr, fenceErr, readErr))
-		case c.level != nil && c.level.Run == w.ID:
+		case ours:
 			putErr = nil
 		case c.tombstone != nil && c.tombstone.By != w.ID:
 			putErr = ErrFenced
