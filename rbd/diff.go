@@ -239,4 +239,3 @@ func (im *image) estimate(ctx context.Context, from string, set *units) (int64, 
 	}
 	return int64(float64(found) / float64(asked) * float64(min(set.count()*set.period, set.size))), nil
 }
-

@@ -160,7 +160,6 @@ func on[T any](ctx context.Context, im *image, what string, f func(*rbd.Image) (
 	return v, im.conn.named(err, "%s of %s", what, im.spec)
 }
 
-
 // identity is what the image is known by, whatever its name, and the id to open
 // it by. The old image format has no ids: an image of it is known by the prefix
 // of its objects' names, and opened by its name only.

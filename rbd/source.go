@@ -44,14 +44,14 @@ type Source struct {
 	options SourceOptions
 
 	run    engine.Run
-	id     string       // of the image
-	handle string       // the id to open it by; "" where that goes by name only
-	own    bool         // backy makes the snapshot
-	tried  bool         // it has begun to
-	at     *image       // opened at the snapshot
-	to     snapshot     // what is backed up
-	from   snapshot     // what is diffed from; no id where nothing is
-	list   []snapshot   // all of the image's, when the backed up one was there
+	id     string     // of the image
+	handle string     // the id to open it by; "" where that goes by name only
+	own    bool       // backy makes the snapshot
+	tried  bool       // it has begun to
+	at     *image     // opened at the snapshot
+	to     snapshot   // what is backed up
+	from   snapshot   // what is diffed from; no id where nothing is
+	list   []snapshot // all of the image's, when the backed up one was there
 	layout store.RBDLayout
 }
 
