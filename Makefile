@@ -27,7 +27,7 @@ export GOFLAGS := $(if $(filter -tags=%,$(goflags)),\
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 build   := $(GO) build -trimpath -ldflags '$(version:%=-X main.version=%)'
 
-.PHONY: help build build-norbd test verify lint demo cluster cluster-down deps headers clean
+.PHONY: help build build-norbd test verify race lint demo cluster cluster-down deps headers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,7 +43,11 @@ test: deps ## install what is missing and run all checks and tests on a cluster 
 
 # The headers may have come after this Makefile was read: verify and the like run in a make of their own.
 verify:
-	docker/cluster.sh with --size 8G -- $(GO) test -race -timeout 9m ./...
+	docker/cluster.sh with --size 8G -- $(GO) test -timeout 9m ./...
+	$(GO) test -race -timeout 9m -skip 'Troubled|Crash|Powercut' ./hints ./store/... ./engine/...
+
+race: headers ## run all tests with the race detector, which takes half an hour
+	docker/cluster.sh with --size 8G -- $(GO) test -race -timeout 60m -p 1 ./...
 
 lint: headers ## go vet, with and without librbd, gofumpt and staticcheck
 	$(GO) vet ./...
