@@ -29,6 +29,9 @@ func encodeObject(typ string, body any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", typ, err)
 	}
+	if len(p) > maxJSON-1<<10 {
+		return nil, fmt.Errorf("encode %s: %d bytes are more than a reader takes", typ, len(p))
+	}
 	// The body goes in byte for byte: its checksum is over just these bytes.
 	return fmt.Appendf(nil, "{\"type\":%q,\"blake3\":%q,\"body\":%s}\n", typ, Sum(p), p), nil
 }

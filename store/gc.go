@@ -155,11 +155,7 @@ func (g *gc) markAgain(ctx context.Context, removed []string) error {
 	if err != nil {
 		return err
 	}
-	excluded := map[string]bool{}
-	for _, key := range removed {
-		excluded[key] = true
-	}
-	if err := g.marker.mark(ctx, found.levels, excluded); err != nil {
+	if err := g.marker.mark(ctx, found.levels, set(removed)); err != nil {
 		return err
 	}
 	err = g.marker.leases(ctx)
@@ -177,11 +173,12 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 	if err != nil {
 		return nil, nil, err
 	}
+	w := &gcWaiting{Removed: found.removedRecords(maxJSON / 2)}
 	busy, err := g.repo.claims(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := g.marker.mark(ctx, found.levels, found.removed); err != nil {
+	if err := g.marker.mark(ctx, found.levels, set(w.Removed)); err != nil {
 		return nil, nil, err
 	}
 	if err := g.marker.leases(ctx); err != nil {
@@ -210,12 +207,6 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 	}
 	if err := g.repo.putCondemned(ctx, g.run, condemned); err != nil {
 		return nil, nil, err
-	}
-	w := &gcWaiting{Removed: []string{}}
-	for key := range found.removed {
-		if slices.Contains(found.levels, key) {
-			w.Removed = append(w.Removed, key)
-		}
 	}
 	if w.Claims, err = g.repo.claims(ctx); err != nil {
 		return nil, nil, err
@@ -279,7 +270,10 @@ func (g *gc) judge(ctx context.Context, s *stock, condemned []packName, records 
 // putVerdict commits: first the parts, then the commit key.
 func (r *Repository) putVerdict(ctx context.Context, v *verdict, list []sentence) error {
 	for ; len(list) > 0; v.Parts++ {
-		n := min(len(list), partSize/20)
+		n := 0
+		for words := 0; n < len(list) && n < partSize && words < partSize; n++ {
+			words += len(list[n].Keep)
+		}
 		if err := r.putObject(ctx, gcPartKey("verdict", v.Run, v.Parts), "verdict part", verdictPart{list[:n]}); err != nil {
 			return fmt.Errorf("put the verdict: %w", err)
 		}

@@ -53,6 +53,31 @@ func (r *Repository) listRoots(ctx context.Context) (roots, error) {
 	return found, nil
 }
 
+// removedRecords returns the keys of records that are removed, as many as
+// stand in an object of so many bytes. The others count as not removed: they
+// are left to the next gc.
+func (f *roots) removedRecords(size int) []string {
+	list := []string{}
+	for _, key := range f.levels {
+		if !f.removed[key] {
+			continue
+		}
+		if size -= len(key) + len(`"",`); size < 0 {
+			break
+		}
+		list = append(list, key)
+	}
+	return list
+}
+
+func set(keys []string) map[string]bool {
+	s := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		s[key] = true
+	}
+	return s
+}
+
 // checkNumbers refuses a repository in which a number that was used is without
 // any trace: a level's record may have been lost, and its chunks must not go.
 func (r *Repository) checkNumbers(ctx context.Context) error {

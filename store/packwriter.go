@@ -16,6 +16,10 @@ const (
 	mapPackSize  = 2 << 20
 )
 
+// packEntries closes a pack of chunks that shrink to next to nothing: its
+// table, which readers keep, would grow larger than its frames.
+const packEntries = 1 << 14
+
 // packBuilder collects the frames of one pack in memory.
 type packBuilder struct {
 	id      PackID
@@ -125,7 +129,7 @@ func (w *packWriter) Append(e Encoded, t FrameType) (Ref, error) {
 	w.mu.Lock()
 	ref := Ref{Sum: e.Sum, Pack: w.cur.id, Index: w.cur.append(e, t)}
 	w.mu.Unlock()
-	if len(w.cur.frames) >= w.limit {
+	if len(w.cur.frames) >= w.limit || len(w.cur.entries) >= packEntries {
 		w.Flush()
 	}
 	return ref, nil
