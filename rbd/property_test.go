@@ -239,6 +239,9 @@ func (h *history) clone() {
 	if len(h.lab.content(h.spec)) == 0 { // which librbd refuses to clone
 		return
 	}
+	if len(h.lab.content(h.spec)) == 0 { // which librbd refuses to clone
+		return
+	}
 	h.images++
 	child := h.spec
 	child.Image = fmt.Sprint("image-", h.images)
