@@ -239,9 +239,6 @@ func (h *history) clone() {
 	if len(h.lab.content(h.spec)) == 0 { // which librbd refuses to clone
 		return
 	}
-	if len(h.lab.content(h.spec)) == 0 { // which librbd refuses to clone
-		return
-	}
 	h.images++
 	child := h.spec
 	child.Image = fmt.Sprint("image-", h.images)
