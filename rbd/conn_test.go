@@ -122,6 +122,7 @@ func writeConf(t *testing.T, global string) string {
 }
 
 func TestConnectErrors(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.Get(t)
 	wrong := filepath.Join(t.TempDir(), "keyring")
 	if err := os.WriteFile(wrong, []byte("[client.admin]\n\tkey = AQCQ1XVpAAAAABAAUJQmcTmBAhZEDvBTkdBmGw==\n"), 0o600); err != nil {
@@ -149,6 +150,7 @@ func TestConnectErrors(t *testing.T) {
 
 // P16: librbd says "RBD image not found" to all of these.
 func TestP16WhatDoesNotExist(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
 	l.snap(spec, "snap")
@@ -179,6 +181,7 @@ func TestP16WhatDoesNotExist(t *testing.T) {
 }
 
 func TestPermissionDenied(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
 	l.write(spec, 0, 100)

@@ -86,6 +86,9 @@ func newUnits(size, period int64) *units {
 // add puts in the periods that [offset, offset+length) touches.
 func (u *units) add(offset, length int64) {
 	end := min(offset+length, u.size)
+	if end <= offset {
+		return
+	}
 	for n := offset / u.period; n*u.period < end; n++ {
 		u.bits[n/64] |= 1 << (n % 64)
 	}

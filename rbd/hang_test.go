@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,20 +14,26 @@ import (
 	"backy/rbd/clustertest"
 )
 
-// soon runs f, which must fail with an error like is before a test of many of
-// them loses patience.
-func (l *lab) soon(what string, is error, f func() error) {
+// soon runs calls side by side, which must all fail with an error like is before
+// a test of many of them loses patience.
+func (l *lab) soon(is error, calls map[string]func() error) {
 	l.Helper()
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	select {
-	case err := <-done:
-		if !errors.Is(err, is) {
-			l.Errorf("%s: %v, want %v", what, err, is)
-		}
-	case <-time.After(time.Minute):
-		l.Fatalf("%s: hangs", what)
+	var group sync.WaitGroup
+	for what, f := range calls {
+		done := make(chan error, 1)
+		go func() { done <- f() }()
+		group.Go(func() {
+			select {
+			case err := <-done:
+				if !errors.Is(err, is) {
+					l.Errorf("%s: %v, want %v", what, err, is)
+				}
+			case <-time.After(2 * time.Minute):
+				l.Errorf("%s: hangs", what)
+			}
+		})
 	}
+	group.Wait()
 }
 
 // P11: an OSD that does not answer makes every call an error within the
@@ -35,7 +42,7 @@ func (l *lab) soon(what string, is error, f func() error) {
 func TestP11HangingOSD(t *testing.T) {
 	t.Parallel()
 	cluster := clustertest.New(t, clustertest.Options{})
-	l := labIn(t, cluster, Config{Timeout: 2 * time.Second})
+	l := labIn(t, cluster, Config{Timeout: 5 * time.Second})
 	spec := l.create("image", 100*object)
 	l.write(spec, 0, object)
 	s := l.series("vm")
@@ -49,18 +56,22 @@ func TestP11HangingOSD(t *testing.T) {
 	writing := l.conn.Target(l.spec("target"), TargetOptions{})
 	_, err = writing.Prepare(ctx, s.level(object))
 	l.must(err)
+	_, err = writing.WriteAt(make([]byte, object), 0)
+	l.must(err)
 
 	cluster.Pause(t, clustertest.OSD)
-	l.soon("open", ErrTimeout, func() error { _, _, err := l.conn.View(ctx, spec); return err })
-	l.soon("read", ErrTimeout, func() error { _, err := state.Reader.ReadAt(make([]byte, 100), 0); return err })
-	l.soon("write", ErrTimeout, func() error { _, err := writing.WriteAt(make([]byte, 100), 0); return err })
-	l.soon("zero", ErrTimeout, func() error { return writing.Zero(0, object) })
-	l.soon("diff", ErrTimeout, func() error { _, err := hints.Collect(state.Extents); return err })
-	l.soon("recheck", ErrTimeout, func() error { return reading.Recheck(ctx) })
-
+	read := func() error { _, err := state.Reader.ReadAt(make([]byte, 100), 0); return err }
+	diff := func() error { _, err := hints.Collect(state.Extents); return err }
+	l.soon(ErrTimeout, map[string]func() error{
+		"open":    func() error { _, _, err := l.conn.View(ctx, spec); return err },
+		"read":    read,
+		"write":   func() error { _, err := writing.WriteAt(make([]byte, 100), 0); return err },
+		"zero":    func() error { return writing.Zero(0, object) },
+		"diff":    diff,
+		"recheck": func() error { return reading.Recheck(ctx) },
+	})
 	time.AfterFunc(100*time.Millisecond, interrupt)
-	l.soon("interrupted read", context.Canceled, func() error { _, err := state.Reader.ReadAt(make([]byte, 100), 0); return err })
-	l.soon("interrupted diff", context.Canceled, func() error { _, err := hints.Collect(state.Extents); return err })
+	l.soon(context.Canceled, map[string]func() error{"interrupted read": read, "interrupted diff": diff})
 
 	cluster.Resume(t, clustertest.OSD)
 	if err := writing.Abort(t.Context()); err != nil {
@@ -116,7 +127,9 @@ func TestFullPool(t *testing.T) {
 
 		second := s.backup(spec, DiffAuto)
 		l.wantSnaps(spec, c.name, ownName(second))
-		l.soon("write", ErrFull, func() error { _, err := target.WriteAt(make([]byte, 4*mib), 0); return err })
+		l.soon(ErrFull, map[string]func() error{
+			"write": func() error { _, err := target.WriteAt(make([]byte, 4*mib), 0); return err },
+		})
 		if _, err := target.WriteAt(make([]byte, mib), 5*mib); err == nil || !strings.Contains(err.Error(), "5242880+1048576") {
 			t.Errorf("%s: write: %v, want the place", c.name, err)
 		}

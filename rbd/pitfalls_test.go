@@ -62,6 +62,7 @@ func TestP1StopADiff(t *testing.T) {
 
 // P2: a panic in the callback would abort the process.
 func TestP2PanicInADiff(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
 	l.write(spec, 0, 1)
@@ -74,6 +75,7 @@ func TestP2PanicInADiff(t *testing.T) {
 
 // P4: librbd's reads at and across the end are no io.ReaderAt's.
 func TestP4ReadAtTheEnd(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	const size = object + 100
 	spec := l.create("image", size)
@@ -199,6 +201,7 @@ func TestP8GroupSnapshot(t *testing.T) {
 
 // P10: closing in another order than image, pool, connection hangs for ever.
 func TestP10CloseOrder(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
 	conn, err := Connect(t.Context(), Config{Conf: l.cluster.Conf()})
@@ -229,6 +232,7 @@ func TestP15Encrypted(t *testing.T) {
 
 // P18: a cache of librbd's has no place on either side.
 func TestP18NoCache(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	if v, err := l.conn.rados.GetConfigOption("rbd_cache"); err != nil || v != "false" {
 		t.Errorf("rbd_cache is %q, %v", v, err)
@@ -240,6 +244,7 @@ func TestP18NoCache(t *testing.T) {
 
 // A view or a snapshot of no bytes, and one without a single object.
 func TestNothingAllocated(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	for name, size := range map[string]int64{"none": 0, "sparse": 100 * object} {
 		view, closer, err := l.conn.View(t.Context(), l.create(name, size))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
 
@@ -78,6 +79,9 @@ func (im *image) distrustFast(ctx context.Context, s span) error {
 	invalid, err := inPool(ctx, im.conn, im.spec, what, func(io *rados.IOContext) (bool, error) {
 		return invalidFlags(io, s.handle, ids)
 	})
+	if errors.Is(err, syscall.ENOENT) {
+		return fmt.Errorf("%s: %w: one of its snapshots was removed just now", im.spec.at(""), ErrFastDiff)
+	}
 	if err != nil {
 		return err
 	}

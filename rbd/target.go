@@ -129,11 +129,12 @@ func (t *Target) reuse(ctx context.Context, size int64) error {
 	if err != nil {
 		return err
 	}
-	if err := t.im.close(); err != nil {
+	look := t.im
+	t.im = nil
+	if err := look.close(); err != nil {
 		return err
 	}
 	if t.im, err = t.conn.open(ctx, t.spec, handle, readWrite); err != nil {
-		t.im = nil
 		return err
 	}
 	// Somebody may have come in between; from now on they see us.

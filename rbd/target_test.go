@@ -23,6 +23,7 @@ func (s *series) from(spec Spec) store.Level {
 
 // P14: what is created is read back and compared with what was recorded.
 func TestP14TargetLayout(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	data := l.cluster.Pool(t)
 	l.rbd("namespace", "create", l.pool+"/tenant")
@@ -64,6 +65,7 @@ func TestP14TargetLayout(t *testing.T) {
 }
 
 func TestTargetWithoutItsDataPool(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	s := l.series("vm")
 	level := s.from(l.create("image", object, "--data-pool", l.cluster.Pool(t)))
@@ -79,6 +81,7 @@ func TestTargetWithoutItsDataPool(t *testing.T) {
 }
 
 func TestTargetOfALevelFromAFile(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	for _, size := range []int64{0, 1, 4*mib + 1} {
 		spec := l.spec(fmt.Sprint("size-", size))
@@ -94,6 +97,7 @@ func TestTargetOfALevelFromAFile(t *testing.T) {
 
 // Refused before anything is written, and the image is as it was.
 func TestTargetRefuses(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	s := l.series("vm")
 	spec := l.create("image", 2*object)
@@ -141,6 +145,7 @@ func TestTargetRefuses(t *testing.T) {
 }
 
 func TestMirroredCopy(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.rbd("mirror", "pool", "enable", l.pool, "image")
 	spec := l.create("image", object)
@@ -169,6 +174,7 @@ func TestMirroredCopy(t *testing.T) {
 }
 
 func TestTargetLargerThanTheLevel(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	s := l.series("vm")
 	spec := l.create("image", 3*object)
@@ -187,6 +193,7 @@ func TestTargetLargerThanTheLevel(t *testing.T) {
 }
 
 func TestAbort(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	s := l.series("vm")
 	spec := l.spec("new")
@@ -214,6 +221,7 @@ func TestAbort(t *testing.T) {
 
 // P13: whatever the edges, and whatever a clone's parent has there.
 func TestP13Zero(t *testing.T) {
+	t.Parallel()
 	const size = 12*object + 777
 	l := newLab(t)
 	s := l.series("vm")
@@ -261,6 +269,7 @@ func TestP13Zero(t *testing.T) {
 
 // Zero frees what it can, and takes ranges that librbd refuses in one call.
 func TestZeroFreesSpace(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	const size = 5 << 30
 	spec := l.create("image", size, "--object-size", "4M")
@@ -285,6 +294,7 @@ func TestZeroFreesSpace(t *testing.T) {
 }
 
 func TestViewOfAHeadAndASnapshot(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", 5*object+1)
 	l.write(spec, object, object)

@@ -36,6 +36,7 @@ func (s *series) killed(spec Spec) (run store.RunID, name string) {
 func ownName(l store.Level) string { return l.Origin.RBD.Snapshot }
 
 func TestOneSnapshotRemains(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
 	l.snap(spec, "theirs")
@@ -57,6 +58,7 @@ func TestOneSnapshotRemains(t *testing.T) {
 }
 
 func TestFailedRunLeavesNoSnapshot(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
 	s := l.series("vm")
@@ -104,6 +106,7 @@ func (s *series) warned(want ...string) {
 
 // A run that is interrupted at any moment of Begin leaves nothing.
 func TestInterruptedBegin(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", 10*object)
 	s := l.series("vm")
@@ -120,6 +123,7 @@ func TestInterruptedBegin(t *testing.T) {
 }
 
 func TestStrays(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
 	s := l.series("vm")
@@ -142,6 +146,7 @@ func TestStrays(t *testing.T) {
 // What a run removes is settled when it commits: a level of which the repository
 // does not yet know whether it stands keeps its snapshot, and so does its base.
 func TestUndecidedRemovesNothing(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
 	s := l.series("vm")
@@ -154,6 +159,7 @@ func TestUndecidedRemovesNothing(t *testing.T) {
 }
 
 func TestUsersSnapshots(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", 4*object)
 	old := l.snap(spec, "old")
@@ -196,6 +202,7 @@ func TestUsersSnapshots(t *testing.T) {
 }
 
 func TestDistrustedAndRemovedLevels(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", 4*object)
 	s := l.series("vm")
@@ -218,6 +225,7 @@ func TestDistrustedAndRemovedLevels(t *testing.T) {
 
 // A snapshot that cannot be removed is a warning; the next run tries again.
 func TestProtectedSnapshot(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
 	s := l.series("vm")
@@ -234,6 +242,7 @@ func TestProtectedSnapshot(t *testing.T) {
 
 // P17: another client has the exclusive lock, as every running VM does.
 func TestP17ExclusiveLockElsewhere(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", 4*object)
 	l.with(spec, func(i *rbd.Image) error {

@@ -8,6 +8,7 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"backy/engine"
+	"backy/hints"
 )
 
 // View opens an image, or with spec.Snap a snapshot of it, to be compared with
@@ -49,19 +50,20 @@ func (im *image) view(ctx context.Context) (v engine.View, vouch func(context.Co
 		return engine.View{}, nil, err
 	}
 	to.size = int64(size)
-	set, _, err := im.candidates(ctx, newSpan(handle, layout, list, snapshot{}, to), DiffAuto, nil)
-	if err != nil {
-		return engine.View{}, nil, err
-	}
 	vouch = func(context.Context) error { return nil }
 	if to.id != 0 {
 		vouch = func(ctx context.Context) error { return im.conn.verify(ctx, im.spec, id, handle, to) }
 	}
-	return engine.View{
-		Reader:  &reader{ctx, im, to.size},
-		Size:    to.size,
-		Extents: im.changes(ctx, "", set, vouch),
-	}, vouch, nil
+	span := newSpan(handle, layout, list, snapshot{}, to)
+	extents := func(yield func(hints.Extent, error) bool) {
+		set, _, err := im.candidates(ctx, span, DiffAuto, nil)
+		if err != nil {
+			yield(hints.Extent{}, err)
+			return
+		}
+		im.changes(ctx, "", set, vouch)(yield)
+	}
+	return engine.View{Reader: &reader{ctx, im, to.size}, Size: to.size, Extents: extents}, vouch, nil
 }
 
 type closer struct {
