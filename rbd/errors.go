@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"syscall"
 
+	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
 
@@ -43,6 +44,8 @@ func errnoOf(err error) syscall.Errno {
 	switch e := err.(type) {
 	case syscall.Errno:
 		return e
+	case rados.OperationError: // of several steps as one
+		return errnoOf(e.OpError)
 	case interface{ ErrorCode() int }:
 		return syscall.Errno(max(e.ErrorCode(), -e.ErrorCode()))
 	}

@@ -20,6 +20,7 @@ type Spec struct {
 
 // ParseSpec reads rbd:POOL[/NAMESPACE]/IMAGE[@SNAP]. There are no escapes, as
 // with Ceph's own tools: a name that has a slash or an @ cannot be given.
+// rbd:POOL//IMAGE is in the default namespace, and can be nothing but an image.
 func ParseSpec(s string) (Spec, error) {
 	bad := func(format string, args ...any) (Spec, error) {
 		return Spec{}, fmt.Errorf("%q: %s: want %sPOOL[/NAMESPACE]/IMAGE[@SNAP]", s, fmt.Sprintf(format, args...), Scheme)
@@ -54,7 +55,7 @@ func ParseSpec(s string) (Spec, error) {
 		return bad("too many slashes")
 	}
 	for i, p := range parts {
-		if p == "" {
+		if p == "" && what[i] != "namespace" {
 			return bad("empty %s name", what[i])
 		}
 	}
@@ -65,7 +66,7 @@ func ParseSpec(s string) (Spec, error) {
 	return spec, nil
 }
 
-// String is what ParseSpec reads.
+// String is what ParseSpec reads, in its shortest form.
 func (s Spec) String() string {
 	name := Scheme + s.Pool + "/"
 	if s.Namespace != "" {

@@ -21,6 +21,9 @@ func TestParseSpec(t *testing.T) {
 			t.Errorf("%+v prints %q, want %q", got, got, in)
 		}
 	}
+	if got, err := ParseSpec("rbd:pool//image@snap"); err != nil || got != (Spec{Pool: "pool", Image: "image", Snap: "snap"}) {
+		t.Errorf("the default namespace, named: %+v, %v", got, err)
+	}
 	for in, why := range map[string]string{
 		"":                     "does not begin with rbd:",
 		"pool/image":           "does not begin with rbd:",
@@ -31,7 +34,7 @@ func TestParseSpec(t *testing.T) {
 		"rbd:/image":           "empty pool name",
 		"rbd:pool/":            "empty image name",
 		"rbd:pool/@snap":       "empty image name",
-		"rbd:pool//image":      "empty namespace name",
+		"rbd:pool//":           "empty image name",
 		"rbd:pool/n/":          "empty image name",
 		"rbd:/n/image":         "empty pool name",
 		"rbd:pool/n/i/x":       "too many slashes",
@@ -51,6 +54,34 @@ func TestParseSpec(t *testing.T) {
 	}
 }
 
+func TestParsePoolSpec(t *testing.T) {
+	for in, want := range map[string]PoolSpec{
+		"rbd:pool":         {Pool: "pool"},
+		"rbd:pool/":        {Pool: "pool"},
+		"rbd:pool/*":       {Pool: "pool", All: true},
+		"rbd:pool/tenant/": {Pool: "pool", Namespace: "tenant"},
+	} {
+		got, sure, ok := ParsePoolSpec(in)
+		if got != want || !sure || !ok {
+			t.Errorf("ParsePoolSpec(%q) = %+v, %v, %v, want %+v", in, got, sure, ok, want)
+		}
+		if again, sure, ok := ParsePoolSpec(got.String()); again != got || !sure || !ok {
+			t.Errorf("%+v prints %q, which reads as %+v", got, got, again)
+		}
+	}
+	if got, sure, ok := ParsePoolSpec("rbd:pool/x"); got != (PoolSpec{Pool: "pool", Namespace: "x"}) || sure || !ok {
+		t.Errorf("a name that may be an image's or a namespace's: %+v, %v, %v", got, sure, ok)
+	}
+	for _, in := range []string{
+		"", "pool", "rbd:", "rbd:/", "rbd:/x", "rbd:/*", "rbd:pool@snap", "rbd:pool/x@snap", "rbd:pool/x/@snap",
+		"rbd:pool//", "rbd:pool//image", "rbd:pool/x/image", "rbd:pool/x/y/", "rbd:pool/*/", "rbd:po\x00ol", "rbd:pool/\xff/",
+	} {
+		if got, sure, ok := ParsePoolSpec(in); ok {
+			t.Errorf("ParsePoolSpec(%q) = %+v, %v", in, got, sure)
+		}
+	}
+}
+
 func FuzzParseSpec(f *testing.F) {
 	for _, s := range []string{"rbd:pool/image", "rbd:pool/tenant/image@snap", "rbd:a/b@c@d", "rbd://"} {
 		f.Add(s)
@@ -60,8 +91,8 @@ func FuzzParseSpec(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if spec.String() != s {
-			t.Errorf("ParseSpec(%q) prints %q", s, spec)
+		if again, err := ParseSpec(spec.String()); err != nil || again != spec {
+			t.Errorf("ParseSpec(%q) prints %q, which reads as %+v, %v", s, spec, again, err)
 		}
 	})
 }

@@ -1,0 +1,97 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+)
+
+// List names the images of a pool or namespace, sorted by namespace and name.
+// A namespace that vanishes meanwhile, where all are asked for, is left out.
+//
+// Errors: ErrNoPool, ErrNoNamespace, ErrPermission, ErrTimeout.
+func (c *Conn) List(ctx context.Context, p PoolSpec) ([]Spec, error) {
+	namespaces := []string{p.Namespace}
+	if p.All {
+		others, err := inPool(ctx, c, p.in(""), "list the namespaces of pool "+p.Pool, rbd.NamespaceList)
+		if err != nil {
+			return nil, err
+		}
+		slices.Sort(others)
+		namespaces = append([]string{""}, others...)
+	}
+	var specs []Spec
+	for _, n := range namespaces {
+		in := p.in(n)
+		names, err := inPool(ctx, c, in, "list the images of "+in.pool(), rbd.GetImageNames)
+		if p.All && n != "" && errors.Is(err, ErrNoNamespace) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			in.Image = name
+			specs = append(specs, in)
+		}
+	}
+	return specs, nil
+}
+
+// HasNamespace reports whether the pool has that namespace.
+func (c *Conn) HasNamespace(ctx context.Context, pool, namespace string) (bool, error) {
+	what := fmt.Sprintf("look for the namespace %s in pool %s", namespace, pool)
+	return inPool(ctx, c, Spec{Pool: pool}, what, func(io *rados.IOContext) (bool, error) {
+		return rbd.NamespaceExists(io, namespace)
+	})
+}
+
+// HasImage reports whether there is such an image.
+func (c *Conn) HasImage(ctx context.Context, spec Spec) (bool, error) {
+	im, err := c.open(ctx, spec.at(""), "", readOnly)
+	if errors.Is(err, ErrNoImage) || errors.Is(err, ErrNoNamespace) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, im.close()
+}
+
+// Info is what is known of an image without reading it.
+type Info struct {
+	ID       string
+	Size     int64             // bytes
+	Metadata map[string]string // what `rbd image-meta` shows; keys of a prefix only
+}
+
+// Look asks for an image's size and for those of its metadata whose keys begin
+// with a prefix.
+//
+// Errors: ErrNoImage, ErrNoNamespace, ErrNoPool, ErrPermission, ErrTimeout.
+func (c *Conn) Look(ctx context.Context, spec Spec, prefix string) (info Info, err error) {
+	im, err := c.open(ctx, spec.at(""), "", readOnly)
+	if err != nil {
+		return Info{}, err
+	}
+	defer func() { err = errors.Join(err, im.close()) }()
+	if info.ID, _, err = im.identity(ctx); err != nil {
+		return info, err
+	}
+	if info.Size, err = im.size(ctx); err != nil {
+		return info, err
+	}
+	info.Metadata, err = on(ctx, im, "list the metadata", (*rbd.Image).ListMetadata)
+	for key := range info.Metadata {
+		if !strings.HasPrefix(key, prefix) {
+			delete(info.Metadata, key)
+		}
+	}
+	return info, err
+}
