@@ -15,6 +15,7 @@ require (
 	golang.org/x/sync v0.19.0
 	golang.org/x/sys v0.47.0
 	golang.org/x/term v0.38.0
+	golang.org/x/time v0.14.0
 	pgregory.net/rapid v1.2.0
 )
 

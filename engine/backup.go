@@ -19,6 +19,8 @@ type BackupOptions struct {
 	Readers     int    // units in work at a time; 0: 8
 	Compression store.Compression
 	Beat        time.Duration // how often other hosts are told that the run lives; 0: 30 s
+	Rate        *Rate         // caps reading; may be nil
+	Budget      *Budget       // shared with other backups; may be nil
 	Progress    *Progress     // may be nil
 	Warn        Warn          // may be nil
 }
@@ -40,8 +42,9 @@ func Backup(ctx context.Context, repo *store.Repository, name store.Name, src So
 	}
 	started := time.Now()
 	w, err := repo.Begin(ctx, name, store.WriterOptions{
-		Beat:     o.Beat,
-		OnStored: func(n int64) { o.Progress.Stored.Add(n) },
+		Beat:       o.Beat,
+		PackMemory: o.Budget.packMemory(),
+		OnStored:   func(n int64) { o.Progress.Stored.Add(n) },
 	})
 	if err != nil {
 		return store.Level{}, err
@@ -90,6 +93,7 @@ func (b *backup) run(ctx context.Context) (level store.Level, err error) {
 	if b.state, err = b.src.Begin(sourceCtx, run); err != nil {
 		return level, err
 	}
+	govern(sourceCtx, b.state, b.o.Rate, b.o.Budget)
 	outcome := Failed
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)

@@ -47,9 +47,26 @@ func (b *backup) pass(ctx context.Context, p *plan) error {
 		return err
 	}
 	p.sample = newSampler(b.state)
+	held := b.o.Budget.holder()
+	defer held.giveAll()
 	return pipeline(ctx, workers(b.o.Readers),
-		func(ctx context.Context, emit func(*unit) error) error { return b.produce(ctx, p, emit) },
-		b.work, b.consume)
+		func(ctx context.Context, emit func(*unit) error) error {
+			return b.produce(ctx, p, func(u *unit) error {
+				if !u.drop {
+					if err := held.take(ctx); err != nil {
+						return err
+					}
+				}
+				return emit(u)
+			})
+		},
+		b.work,
+		func(ctx context.Context, u *unit) error {
+			if !u.drop {
+				defer held.give()
+			}
+			return b.consume(ctx, u)
+		})
 }
 
 // produce cuts the plan into units and finds what the base has there.

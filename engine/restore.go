@@ -17,6 +17,7 @@ import (
 // RestoreOptions are the choices of a restore. The zero value works.
 type RestoreOptions struct {
 	Writers  int       // units in work at a time; 0: 8
+	Rate     *Rate     // caps reading; may be nil
 	Progress *Progress // may be nil
 }
 
@@ -223,6 +224,9 @@ func (r *restore) read(ctx context.Context, p *piece) error {
 		return nil
 	}
 	e := extentOf(r.level, p.first, p.count)
+	if err := r.o.Rate.wait(ctx, dataBytes(p.refs, e.Length, r.level.ChunkSize)); err != nil {
+		return err
+	}
 	p.data = getBuffer(int(e.Length))
 	clear(p.data)
 	bad, err := fetchInto(ctx, r.repo, r.level, p.first, p.refs, p.data)
@@ -240,6 +244,16 @@ func (r *restore) read(ctx context.Context, p *piece) error {
 	}
 	r.o.Progress.Done.Add(e.Length)
 	return nil
+}
+
+// dataBytes is how many of a piece's bytes are no holes.
+func dataBytes(refs []store.Ref, length, chunkSize int64) (n int64) {
+	for i, ref := range refs {
+		if !ref.IsZero() {
+			n += min(chunkSize, length-int64(i)*chunkSize)
+		}
+	}
+	return n
 }
 
 // badChunk is a chunk of a level that cannot be read.

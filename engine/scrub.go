@@ -19,6 +19,7 @@ type ScrubOptions struct {
 	Percent  float64   // of the chunks, drawn at random; 0 or 100: all
 	Source   *View     // where not nil, a deep scrub: compare with it too
 	Readers  int       // units in work at a time; 0: 8
+	Rate     *Rate     // caps reading; may be nil
 	Progress *Progress // may be nil
 }
 
@@ -242,6 +243,13 @@ func (s *scrub) levelRefs() baseLookup {
 // check reads a piece, and compares it with the source where there is one.
 func (s *scrub) check(ctx context.Context, p *piece) error {
 	e := extentOf(s.level, p.first, p.count)
+	wanted := e.Length // of the source, which is read as a whole
+	if s.o.Source == nil {
+		wanted = dataBytes(p.refs, e.Length, s.level.ChunkSize)
+	}
+	if err := s.o.Rate.wait(ctx, wanted); err != nil {
+		return err
+	}
 	stored := getBuffer(int(e.Length))
 	defer putBuffer(stored)
 	clear(stored)

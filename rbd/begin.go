@@ -57,7 +57,8 @@ func (s *Source) fix(ctx context.Context) error {
 	return nil
 }
 
-// makeSnapshot removes the strays and makes this run's snapshot.
+// makeSnapshot removes the strays and makes this run's snapshot, or takes the one
+// that waits for it.
 func (s *Source) makeSnapshot(ctx context.Context, strays []snapshot) (err error) {
 	head, err := s.conn.open(ctx, s.spec.at(""), s.handle, readWrite)
 	if err != nil {
@@ -70,8 +71,13 @@ func (s *Source) makeSnapshot(ctx context.Context, strays []snapshot) (err error
 		}
 	}
 	s.tried = true
-	s.to, err = head.create(ctx, s.ownName())
-	return err
+	if adopted, err := s.adopt(ctx, head); err != nil || adopted {
+		return err
+	}
+	return s.options.Snapping.do(ctx, s.spec, func(ctx context.Context) error {
+		s.to, err = head.create(ctx, s.ownName())
+		return err
+	})
 }
 
 // origin is what the level records of where it came from.

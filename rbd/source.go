@@ -33,7 +33,8 @@ func ParseDiff(s string) (Diff, error) {
 
 // SourceOptions are the choices of a source. The zero value works.
 type SourceOptions struct {
-	Diff Diff // "": DiffAuto
+	Diff     Diff     // "": DiffAuto
+	Snapping Snapping // around the making of the snapshot; may be nil
 }
 
 // Source backs up an image: by a snapshot of its own, or by the one that its

@@ -109,6 +109,20 @@ func newPackWriter(ctx context.Context, repo *Repository, kind Kind, run RunID, 
 	return w
 }
 
+// shrink makes the packs small enough for two of them to fit into a number of
+// bytes, 0 for any. It is called before anything is appended.
+func (w *packWriter) shrink(memory int64) {
+	if memory <= 0 || memory/2 >= int64(w.limit) {
+		return
+	}
+	w.limit = int(memory / 2)
+	for range 2 {
+		b := <-w.free
+		b.full = min(b.full, w.limit+maxRawOf(w.kind, w.repo.ChunkSize)+frameHeaderSize)
+		w.free <- b
+	}
+}
+
 // Append adds a frame and returns where it will be. It is for one goroutine.
 func (w *packWriter) Append(e Encoded, t FrameType) (Ref, error) {
 	if err := context.Cause(w.ctx); err != nil {

@@ -14,6 +14,10 @@ import (
 type WriterOptions struct {
 	Beat     time.Duration // how often it says that it moves on; 0: 30 s
 	OnStored func(n int64) // told of bytes put; may be nil
+
+	// PackMemory is how many bytes the packs in the making may take, of which
+	// there are two; 0: twice the usual size. Below it, packs are smaller.
+	PackMemory int64
 }
 
 // Writer is a run that makes the next level of a name. From Begin to Commit or
@@ -63,6 +67,7 @@ func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Wr
 		}
 	}
 	w.data = newPackWriter(ctx, r, KindData, c.Run, onStored)
+	w.data.shrink(o.PackMemory)
 	w.nodes = newPackWriter(ctx, r, KindMap, c.Run, onStored)
 	w.mends = mender{repo: r}
 	beatCtx, stop := context.WithCancel(context.WithoutCancel(ctx))

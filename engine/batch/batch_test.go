@@ -1,0 +1,408 @@
+package batch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"backy/engine"
+	"backy/engine/batch"
+	"backy/store"
+	"backy/store/mem"
+)
+
+const chunk = 16 << 10
+
+// pool is one in memory, which several nodes may share.
+type pool struct {
+	mu     sync.Mutex
+	disks  map[string]*disk
+	claims map[string]*claim // by label
+	log    []string          // what was done to images, in order
+
+	reading, mostReading int
+	working, mostWorking int
+}
+
+type disk struct {
+	data  []byte
+	gone  bool
+	begin func() error // may be nil
+	read  func(ctx context.Context) error
+}
+
+func newPool(labels ...string) *pool {
+	p := &pool{disks: map[string]*disk{}, claims: map[string]*claim{}}
+	for n, l := range labels {
+		data := make([]byte, (n+1)*chunk)
+		for i := range data {
+			data[i] = byte(n + 1)
+		}
+		p.disks[l] = &disk{data: data}
+	}
+	return p
+}
+
+func (p *pool) images() (list []batch.Image) {
+	for l, d := range p.disks {
+		list = append(list, batch.Image{Label: l, Name: store.Name(l), Size: int64(len(d.data))})
+	}
+	slices.SortFunc(list, func(a, b batch.Image) int { return int(a.Size - b.Size) })
+	return list
+}
+
+func (p *pool) note(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log = append(p.log, fmt.Sprintf(format, args...))
+}
+
+func (p *pool) noted() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.log)
+}
+
+type claim struct {
+	pool  *pool
+	label string
+	lost  chan struct{}
+}
+
+func (c *claim) Lost() <-chan struct{} { return c.lost }
+
+func (c *claim) Release(context.Context) error {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	if c.pool.claims[c.label] == c {
+		delete(c.pool.claims, c.label)
+	}
+	return nil
+}
+
+func (p *pool) Claim(_ context.Context, i batch.Image) (batch.Claim, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.claims[i.Label] != nil {
+		return nil, fmt.Errorf("%s: %w", i.Label, batch.ErrClaimed)
+	}
+	c := &claim{p, i.Label, make(chan struct{})}
+	p.claims[i.Label] = c
+	return c, nil
+}
+
+// seize gives a claim to somebody else.
+func (p *pool) seize(label string) *claim {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.claims[label]; c != nil {
+		close(c.lost)
+	}
+	p.claims[label] = &claim{p, label, make(chan struct{})}
+	return p.claims[label]
+}
+
+func (p *pool) Prepare(_ context.Context, i batch.Image, _ time.Duration) error {
+	p.note("prepare %s", i.Label)
+	return nil
+}
+
+func (p *pool) Exists(_ context.Context, i batch.Image) (bool, error) {
+	return !p.disks[i.Label].gone, nil
+}
+
+func (p *pool) Source(i batch.Image) engine.Source {
+	return &source{pool: p, label: i.Label, disk: p.disks[i.Label]}
+}
+
+type source struct {
+	pool  *pool
+	label string
+	disk  *disk
+	ctx   context.Context
+}
+
+func (s *source) Begin(ctx context.Context, _ engine.Run) (*engine.State, error) {
+	s.pool.note("begin %s", s.label)
+	s.ctx = ctx
+	if s.disk.begin != nil {
+		if err := s.disk.begin(); err != nil {
+			return nil, err
+		}
+	}
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	s.pool.working++
+	s.pool.mostWorking = max(s.pool.mostWorking, s.pool.working)
+	return &engine.State{
+		View:   engine.View{Reader: s, Size: int64(len(s.disk.data))},
+		Origin: store.Origin{Kind: "file", Time: time.Now(), Diff: store.DiffNone},
+	}, nil
+}
+
+func (s *source) ReadAt(p []byte, off int64) (int, error) {
+	s.pool.mu.Lock()
+	s.pool.reading++
+	s.pool.mostReading = max(s.pool.mostReading, s.pool.reading)
+	s.pool.mu.Unlock()
+	defer func() {
+		s.pool.mu.Lock()
+		defer s.pool.mu.Unlock()
+		s.pool.reading--
+	}()
+	if s.disk.read != nil {
+		if err := s.disk.read(s.ctx); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, s.disk.data[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (s *source) Recheck(context.Context) error { return nil }
+
+func (s *source) End(context.Context, engine.Outcome) error {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	s.pool.working--
+	return nil
+}
+
+func newRepository(t *testing.T) *store.Repository {
+	t.Helper()
+	r, err := store.Init(t.Context(), mem.New(), store.Parameters{ChunkSize: chunk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func levels(t *testing.T, r *store.Repository, name string) []store.Level {
+	t.Helper()
+	l, err := r.Levels(t.Context(), store.Name(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// words are what became of the images, by their labels.
+func words(results []batch.Result) map[string]batch.Word {
+	m := map[string]batch.Word{}
+	for _, r := range results {
+		m[r.Image] = r.Result
+	}
+	return m
+}
+
+func expect(t *testing.T, results []batch.Result, want map[string]batch.Word) {
+	t.Helper()
+	got := words(results)
+	for label, w := range want {
+		if got[label] != w {
+			t.Errorf("%s: %s, want %s", label, got[label], w)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("results: %v", got)
+	}
+}
+
+// What is most work is done first: the whole image where there is no level, what
+// the last increments read where there is one.
+func TestLargestFirst(t *testing.T) {
+	p, r := newPool("a", "b", "c"), newRepository(t)
+	for range 2 {
+		results, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{Jobs: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, results, map[string]batch.Word{"a": batch.Done, "b": batch.Done, "c": batch.Done})
+	}
+	want := []string{"begin c", "begin b", "begin a"}
+	if got := p.noted(); !slices.Equal(got, append(want, want...)) {
+		t.Errorf("order: %q", got)
+	}
+}
+
+// One image's failure stops no other, and one that vanishes is no failure.
+func TestFailures(t *testing.T) {
+	p, r := newPool("bad", "gone", "good", "unreadable", "excluded", "nameless"), newRepository(t)
+	p.disks["bad"].begin = func() error { return errors.New("no snapshot today") }
+	p.disks["gone"].begin = func() error { p.disks["gone"].gone = true; return errors.New("no such image") }
+	p.disks["unreadable"].read = func(context.Context) error { return errors.New("medium error") }
+	images := p.images()
+	for n := range images {
+		switch images[n].Label {
+		case "excluded":
+			images[n].Rules.Exclude = true
+		case "nameless":
+			images[n].Err = errors.New("no name")
+		}
+	}
+	results, err := batch.Run(t.Context(), r, p, images, batch.Options{Jobs: 2})
+	var failed *batch.FailedError
+	if !errors.As(err, &failed) || failed.Failed != 3 || failed.Images != 6 {
+		t.Errorf("the run's error: %v", err)
+	}
+	expect(t, results, map[string]batch.Word{
+		"bad": batch.Failed, "gone": batch.Gone, "good": batch.Done, "unreadable": batch.Failed,
+		"excluded": batch.Excluded, "nameless": batch.Failed,
+	})
+	for _, res := range results {
+		if (res.Result == batch.Failed) != (res.Err != nil && res.Error != "") {
+			t.Errorf("%s: %s with the error %q", res.Image, res.Result, res.Error)
+		}
+	}
+}
+
+// A young level is enough; what is young an image may say itself, and a clock
+// that was wrong once keeps no image from its backup.
+func TestMinAge(t *testing.T) {
+	p, r := newPool("a", "b", "c"), newRepository(t)
+	images := p.images()
+	if _, err := batch.Run(t.Context(), r, p, images, batch.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	never := time.Duration(0)
+	images[1].Rules.MinAge = &never
+	results, err := batch.Run(t.Context(), r, p, images, batch.Options{MinAge: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, results, map[string]batch.Word{"a": batch.Young, "b": batch.Done, "c": batch.Young})
+	if results[0].Level != 1 || results[0].Time.IsZero() || results[0].Seconds != 0 {
+		t.Errorf("of a young one the level is told: %+v", results[0])
+	}
+	src := future{p.Source(images[2])}
+	if _, err := engine.Backup(t.Context(), r, "c", src, engine.BackupOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	results, err = batch.Run(t.Context(), r, p, images, batch.Options{MinAge: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, results, map[string]batch.Word{"a": batch.Young, "b": batch.Done, "c": batch.Done})
+}
+
+// future is a source whose clock is days ahead.
+type future struct{ engine.Source }
+
+func (f future) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
+	s, err := f.Source.Begin(ctx, run)
+	if err == nil {
+		s.Origin.Time = time.Now().Add(72 * time.Hour)
+	}
+	return s, err
+}
+
+// Jobs bounds the images at a time, and Readers the reads of all of them.
+func TestBounds(t *testing.T) {
+	var labels []string
+	for n := range 12 {
+		labels = append(labels, fmt.Sprintf("image%02d", n))
+	}
+	p, r := newPool(labels...), newRepository(t)
+	for _, d := range p.disks {
+		d.data = append(d.data, make([]byte, 20<<20)...)
+		d.read = func(context.Context) error { time.Sleep(time.Millisecond); return nil }
+	}
+	if _, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{Jobs: 3, Readers: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if p.mostWorking > 3 || p.mostReading > 2 {
+		t.Errorf("%d images and %d reads at a time", p.mostWorking, p.mostReading)
+	}
+	if p.mostWorking < 2 || p.mostReading < 2 {
+		t.Errorf("only %d images and %d reads at a time", p.mostWorking, p.mostReading)
+	}
+}
+
+// The snapshots of all images come before any is read; or nothing but they.
+func TestSnapshotsFirst(t *testing.T) {
+	p, r := newPool("a", "b", "c"), newRepository(t)
+	results, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{Snapshots: batch.Only})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, results, map[string]batch.Word{"a": batch.Prepared, "b": batch.Prepared, "c": batch.Prepared})
+	if got := p.noted(); len(got) != 3 {
+		t.Errorf("done: %q", got)
+	}
+	p.log = nil
+	results, err = batch.Run(t.Context(), r, p, p.images(), batch.Options{Snapshots: batch.First, Jobs: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, results, map[string]batch.Word{"a": batch.Done, "b": batch.Done, "c": batch.Done})
+	log := p.noted()
+	slices.Sort(log[:3])
+	if want := []string{"prepare a", "prepare b", "prepare c", "begin c", "begin b", "begin a"}; !slices.Equal(log, want) {
+		t.Errorf("done: %q", log)
+	}
+}
+
+// The policy is applied after a success, and to nothing else.
+func TestKeep(t *testing.T) {
+	p, r := newPool("a", "b", "bad"), newRepository(t)
+	for range 3 {
+		if _, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	images := p.images()
+	images[1].Rules, _ = batch.ParseRules(map[string]string{"backy.keep-last": "3"}, nil)
+	p.disks["bad"].begin = func() error { return errors.New("not today") }
+	results, err := batch.Run(t.Context(), r, p, images, batch.Options{Keep: &engine.Keep{Last: 1}})
+	if err == nil {
+		t.Error("a failure, and no error")
+	}
+	expect(t, results, map[string]batch.Word{"a": batch.Done, "b": batch.Done, "bad": batch.Failed})
+	if got := results[0].Removed; !slices.Equal(got, []store.LevelNumber{3, 2, 1}) {
+		t.Errorf("removed of a: %v", got)
+	}
+	for name, want := range map[string]int{"a": 1, "b": 3, "bad": 3} {
+		if got := len(levels(t, r, name)); got != want {
+			t.Errorf("%s has %d levels, want %d", name, got, want)
+		}
+	}
+}
+
+// A run that is ended says so of what it had not done.
+func TestEnded(t *testing.T) {
+	p, r := newPool("a", "b", "c"), newRepository(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	p.disks["b"].read = func(ctx context.Context) error {
+		cancel(cause)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	results, err := batch.Run(ctx, r, p, p.images(), batch.Options{Jobs: 1})
+	if !errors.Is(err, cause) {
+		t.Errorf("the run's error: %v", err)
+	}
+	expect(t, results, map[string]batch.Word{"a": batch.Ended, "b": batch.Ended, "c": batch.Done})
+	if len(p.claims) > 0 {
+		t.Errorf("claims are left: %v", p.claims)
+	}
+}
+
+func TestSameName(t *testing.T) {
+	p, r := newPool("a", "b"), newRepository(t)
+	images := p.images()
+	images[1].Name = images[0].Name
+	_, err := batch.Run(t.Context(), r, p, images, batch.Options{})
+	var same *batch.SameNameError
+	if !errors.As(err, &same) || len(p.noted()) > 0 {
+		t.Errorf("%v after %q", err, p.noted())
+	}
+}

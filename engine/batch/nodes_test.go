@@ -1,0 +1,173 @@
+package batch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"backy/engine"
+	"backy/engine/batch"
+	"backy/store"
+)
+
+const again = 2 * time.Millisecond
+
+// Several nodes that do the same batch do each image once, and each says that
+// all is well.
+func TestNodes(t *testing.T) {
+	var labels []string
+	for n := range 20 {
+		labels = append(labels, fmt.Sprintf("image%02d", n))
+	}
+	p, r := newPool(labels...), newRepository(t)
+	for _, d := range p.disks {
+		d.read = func(context.Context) error { time.Sleep(time.Millisecond); return nil }
+	}
+	for round := 1; round <= 3; round++ {
+		done := make([]int, 3)
+		var nodes sync.WaitGroup
+		for n := range done {
+			nodes.Go(func() {
+				results, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{Jobs: 2, Again: again})
+				if err != nil {
+					t.Errorf("node %d: %v", n, err)
+				}
+				for _, res := range results {
+					switch res.Result {
+					case batch.Done:
+						done[n]++
+					case batch.Elsewhere:
+						if res.Level != store.LevelNumber(round) {
+							t.Errorf("%s: done elsewhere as level %s in round %d", res.Image, res.Level, round)
+						}
+					default:
+						t.Errorf("node %d: %s is %s", n, res.Image, res.Result)
+					}
+				}
+			})
+		}
+		nodes.Wait()
+		if done[0]+done[1]+done[2] != len(labels) {
+			t.Errorf("round %d: %v images done", round, done)
+		}
+		for _, l := range labels {
+			if got := len(levels(t, r, l)); got != round {
+				t.Errorf("%s has %d levels after round %d", l, got, round)
+			}
+		}
+	}
+}
+
+// An image whose node gives it up is taken over; one that the other node has
+// done is left alone.
+func TestClaimedElsewhere(t *testing.T) {
+	p, r := newPool("abandoned", "done"), newRepository(t)
+	abandoned, done := p.seize("abandoned"), p.seize("done")
+	w := &watcher{waiting: make(chan int, 1)}
+	go func() {
+		<-w.waiting
+		if _, err := engine.Backup(t.Context(), r, "done", p.Source(batch.Image{Label: "done"}), engine.BackupOptions{}); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(abandoned.Release(t.Context()), done.Release(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}()
+	results, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{Again: again, Watcher: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, results, map[string]batch.Word{"abandoned": batch.Done, "done": batch.Elsewhere})
+	for _, name := range []string{"abandoned", "done"} {
+		if got := len(levels(t, r, name)); got != 1 {
+			t.Errorf("%s has %d levels", name, got)
+		}
+	}
+}
+
+// watcher tells the first time that a run waits for others.
+type watcher struct{ waiting chan int }
+
+func (*watcher) Begin(batch.Image, *engine.Progress) {}
+func (*watcher) End(batch.Image, batch.Result)       {}
+func (*watcher) Warn(batch.Image, string)            {}
+
+func (w *watcher) Wait(n int) {
+	select {
+	case w.waiting <- n:
+	default:
+	}
+}
+
+// A node that loses its claim in the middle ends its work there, and counts on
+// the one that has it now.
+func TestLostClaim(t *testing.T) {
+	p, r := newPool("a"), newRepository(t)
+	var once sync.Once
+	p.disks["a"].read = func(ctx context.Context) (err error) {
+		once.Do(func() {
+			heir := p.seize("a")
+			<-ctx.Done() // the read hangs until it is told to end
+			err = context.Cause(ctx)
+			go func() { // the heir waits for the name, and does the image
+				for {
+					_, err := engine.Backup(context.WithoutCancel(ctx), r, "a", p.Source(batch.Image{Label: "a"}), engine.BackupOptions{})
+					var busy *store.BusyError
+					if !errors.As(err, &busy) {
+						if err != nil {
+							t.Error(err)
+						}
+						break
+					}
+				}
+				if err := heir.Release(context.WithoutCancel(ctx)); err != nil {
+					t.Error(err)
+				}
+			}()
+		})
+		return err
+	}
+	results, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{Again: again})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, results, map[string]batch.Word{"a": batch.Elsewhere})
+	if got := len(levels(t, r, "a")); got != 1 || len(results[0].Warnings) == 0 {
+		t.Errorf("%d levels, warnings %q", got, results[0].Warnings)
+	}
+}
+
+// A name at which a run without a claim is at work is waited for: until that
+// run has made its level, but not for ever.
+func TestBusyName(t *testing.T) {
+	p, r := newPool("a"), newRepository(t)
+	hold := make(chan struct{})
+	begun := make(chan struct{})
+	stuck := &disk{data: make([]byte, chunk), read: func(context.Context) error { close(begun); <-hold; return nil }}
+	ended := make(chan error)
+	go func() {
+		_, err := engine.Backup(t.Context(), r, "a", &source{pool: newPool(), disk: stuck}, engine.BackupOptions{})
+		ended <- err
+	}()
+	<-begun
+	o := batch.Options{Again: again, Backup: engine.BackupOptions{Beat: 5 * time.Millisecond}}
+	results, err := batch.Run(t.Context(), r, p, p.images(), o)
+	var busy *store.BusyError
+	if err == nil || !errors.As(results[0].Err, &busy) {
+		t.Errorf("a run that never ends: %v, %+v", err, results[0])
+	}
+	w := &watcher{waiting: make(chan int, 1)}
+	o.Backup.Beat, o.Watcher = 0, w
+	go func() { <-w.waiting; close(hold) }()
+	results, err = batch.Run(t.Context(), r, p, p.images(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, results, map[string]batch.Word{"a": batch.Elsewhere})
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,69 @@
+package batch
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"backy/store"
+)
+
+// known is what the repository holds of an image's name.
+type known struct {
+	last   store.LevelNumber // the highest number ever used
+	levels []store.Level     // oldest first
+}
+
+func (k *known) newest() (store.Level, bool) {
+	if len(k.levels) == 0 {
+		return store.Level{}, false
+	}
+	return k.levels[len(k.levels)-1], true
+}
+
+// skew is how far in the future a level may seem to be, for clocks that
+// differ. One from further on says nothing about its age, or a clock that was
+// wrong once would keep its image from ever being backed up again.
+const skew = time.Hour
+
+// young reports whether a level is younger than an age.
+func young(l store.Level, age time.Duration, now time.Time) bool {
+	is := now.Sub(l.Time)
+	return is < age && is > -skew
+}
+
+// since finds the newest level among those that were not there before.
+func since(before store.LevelNumber, levels []store.Level) (l store.Level, ok bool) {
+	for _, other := range levels {
+		if other.Number > before && other.Number > l.Number {
+			l, ok = other, true
+		}
+	}
+	return l, ok
+}
+
+// lookBack is how many of the last levels tell how much the next will be.
+const lookBack = 3
+
+// expected guesses how many bytes an image's backup reads: the most of its last
+// incremental levels, or else all of it.
+func expected(i Image, k known) int64 {
+	most, seen := int64(0), 0
+	for n := len(k.levels) - 1; n >= 0 && seen < lookBack; n-- {
+		if l := &k.levels[n]; l.Origin.Diff == store.DiffFast || l.Origin.Diff == store.DiffExact {
+			most, seen = max(most, l.Stats.Read), seen+1
+		}
+	}
+	if seen == 0 {
+		return i.Size
+	}
+	return most
+}
+
+// order sorts the largest expected work first, so that none of it is left
+// alone at the end.
+func order(todo []*task) {
+	slices.SortStableFunc(todo, func(a, b *task) int {
+		return cmp.Or(cmp.Compare(b.expected, a.expected), cmp.Compare(a.image.Label, b.image.Label))
+	})
+}

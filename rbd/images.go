@@ -1,0 +1,106 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"backy/engine"
+	"backy/engine/batch"
+	"backy/store"
+)
+
+// looks is how many images are looked at a time.
+const looks = 8
+
+// ImagesOptions are the choices for a run over many images.
+type ImagesOptions struct {
+	Source     SourceOptions
+	Repository store.RepositoryID // that the images are backed up to
+	Lease      time.Duration      // how long a node that died keeps an image; 0: 1 minute
+
+	Name func(Spec) (store.Name, error)           // of an image in the repository
+	Span func(string) (time.Duration, error)      // reads time spans in metadata
+	Warn func(i Spec, format string, args ...any) // tells of an image's metadata
+}
+
+// Images are those of a run. It implements batch.Pool.
+type Images struct {
+	conn  *Conn
+	o     ImagesOptions
+	specs map[string]Spec // by their labels
+}
+
+// Images makes a pool for a run over many images.
+func (c *Conn) Images(o ImagesOptions) *Images {
+	if o.Lease == 0 {
+		o.Lease = time.Minute
+	}
+	return &Images{conn: c, o: o, specs: map[string]Spec{}}
+}
+
+// Look describes images for a run: their names, sizes, and what their metadata
+// says. What is wrong with one is in its Err; an image that has vanished since
+// it was listed is one of those.
+func (p *Images) Look(ctx context.Context, specs []Spec) ([]batch.Image, error) {
+	images := make([]batch.Image, len(specs))
+	for _, s := range specs {
+		p.specs[s.String()] = s
+	}
+	var g errgroup.Group
+	g.SetLimit(looks)
+	for n, s := range specs {
+		g.Go(func() error {
+			images[n] = p.look(ctx, s)
+			return context.Cause(ctx)
+		})
+	}
+	return images, g.Wait()
+}
+
+func (p *Images) look(ctx context.Context, s Spec) batch.Image {
+	i := batch.Image{Label: s.String()}
+	info, err := p.conn.Look(ctx, s, batch.RulePrefix)
+	if err != nil {
+		i.Err = err
+		return i
+	}
+	var bad []string
+	i.Size = info.Size
+	i.Rules, bad = batch.ParseRules(info.Metadata, p.o.Span)
+	for _, b := range bad {
+		p.o.Warn(s, "%s", b)
+	}
+	i.Name, i.Err = p.o.Name(s)
+	return i
+}
+
+// Source implements batch.Pool.
+func (p *Images) Source(i batch.Image) engine.Source {
+	return p.conn.Source(p.specs[i.Label], p.o.Source)
+}
+
+// Prepare implements batch.Pool.
+func (p *Images) Prepare(ctx context.Context, i batch.Image, maxAge time.Duration) error {
+	return p.conn.Prepare(ctx, p.specs[i.Label], p.o.Repository, i.Name, maxAge, p.o.Source.Snapping)
+}
+
+// Claim implements batch.Pool.
+func (p *Images) Claim(ctx context.Context, i batch.Image) (batch.Claim, error) {
+	lease, err := p.conn.Lock(ctx, p.specs[i.Label], p.o.Repository, p.o.Lease)
+	if errors.Is(err, ErrLocked) {
+		return nil, fmt.Errorf("%w%w", err, silent{batch.ErrClaimed})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return lease, nil
+}
+
+// Exists implements batch.Pool.
+func (p *Images) Exists(ctx context.Context, i batch.Image) (bool, error) {
+	return p.conn.HasImage(ctx, p.specs[i.Label])
+}

@@ -1,0 +1,102 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+
+	"backy/store"
+)
+
+// A snapshot can be made ahead of the backup that reads it, so that those of
+// many images lie close together. It waits under a name of its own, of which
+// there is one per image, repository and backup name. It belongs to no run yet:
+// the next backup of the name makes it its own by renaming it, and from then on
+// it is like one that this backup made. Until then nothing removes it but the
+// next order to make one.
+
+// readyFor is how long a snapshot waits. What is older would be a surprise to
+// whoever backs up the image now, so a new one is made in its place.
+const readyFor = 24 * time.Hour
+
+func readyName(prefix string) string { return prefix + "ready" }
+
+// Snapping takes a snapshot by calling take, and does what is to be done around
+// it. It returns take's error, if it called it.
+type Snapping func(ctx context.Context, spec Spec, take func(context.Context) error) error
+
+func (f Snapping) do(ctx context.Context, spec Spec, take func(context.Context) error) error {
+	if f == nil {
+		return take(ctx)
+	}
+	return f(ctx, spec.at(""), take)
+}
+
+// Prepare makes the snapshot that the next backup of the image to this
+// repository and name will read, in place of one that it would make. One that
+// waits already and is younger than maxAge stays.
+//
+// Errors: as those of Source.Begin.
+func (c *Conn) Prepare(ctx context.Context, spec Spec, repository store.RepositoryID, name store.Name, maxAge time.Duration, around Snapping) (err error) {
+	head, err := c.open(ctx, spec.at(""), "", readWrite)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, head.close()) }()
+	prefix := ownPrefix(repository, name)
+	waiting, ok, err := head.ready(ctx, prefix, maxAge)
+	if err != nil || ok {
+		return err
+	}
+	if waiting.id != 0 {
+		if err := head.remove(ctx, waiting); err != nil {
+			return err
+		}
+	}
+	return around.do(ctx, spec, func(ctx context.Context) error {
+		_, err := head.create(ctx, readyName(prefix))
+		return err
+	})
+}
+
+// ready finds the snapshot that waits, and whether it is younger than maxAge.
+func (im *image) ready(ctx context.Context, prefix string, maxAge time.Duration) (s snapshot, ok bool, err error) {
+	list, err := im.snapshots(ctx)
+	if err != nil {
+		return s, false, err
+	}
+	if s, ok = named(list, readyName(prefix)); !ok {
+		return s, false, nil
+	}
+	made, err := im.snapshotTime(ctx, s)
+	return s, err == nil && time.Since(made) < maxAge, err
+}
+
+// adopt makes the snapshot that waits this run's own, if there is one.
+func (s *Source) adopt(ctx context.Context, head *image) (adopted bool, err error) {
+	waiting, ok, err := head.ready(ctx, s.prefix(), readyFor)
+	if err != nil || waiting.id == 0 {
+		return false, err
+	}
+	if !ok {
+		s.run.Warn("%s has waited for longer than %s: a new snapshot is made in its place", s.spec.at(waiting.name), readyFor)
+		return false, head.remove(ctx, waiting)
+	}
+	err = do(ctx, &head.calls, "rename the snapshot "+s.spec.at(waiting.name).String(), func() error {
+		return head.rbd.GetSnapshot(waiting.name).Rename(s.ownName())
+	})
+	if errnoOf(err) == syscall.ENOENT {
+		return false, nil
+	}
+	if err != nil {
+		return false, s.conn.named(err, "rename the snapshot %s", s.spec.at(waiting.name))
+	}
+	list, err := head.snapshots(ctx)
+	if err != nil {
+		return false, err
+	}
+	// Its name may have gone to another one just before it was renamed.
+	s.to, ok = named(list, s.ownName())
+	return ok, nil
+}
