@@ -17,6 +17,7 @@ import (
 // against its checksum.
 type ScrubOptions struct {
 	Percent  float64   // of the chunks, drawn at random; 0 or 100: all
+	Quick    bool      // check the CRC of what is stored only; not with a Source
 	Source   *View     // where not nil, a deep scrub: compare with it too
 	Readers  int       // units in work at a time; 0: 8
 	Rate     *Rate     // caps reading; may be nil
@@ -73,6 +74,12 @@ func Scrub(ctx context.Context, repo *store.Repository, level store.Level, o Scr
 		return *r, &DamagedError{Name: level.Name, Level: level.Number, Extents: r.Damaged, MapNodes: r.MapNodes}
 	case len(r.Different) > 0:
 		return *r, &DifferentError{Name: level.Name, Level: level.Number, Extents: r.Different}
+	}
+	if o.Quick || o.Percent > 0 && o.Percent < 100 {
+		return *r, nil
+	}
+	if err := repo.MarkScrubbed(ctx, level.Name, level.Number, started); err != nil {
+		return *r, fmt.Errorf("note that the level was checked: %w", err)
 	}
 	return *r, nil
 }
@@ -250,6 +257,9 @@ func (s *scrub) check(ctx context.Context, p *piece) error {
 	if err := s.o.Rate.wait(ctx, wanted); err != nil {
 		return err
 	}
+	if s.o.Quick && s.o.Source == nil {
+		return s.checkStored(ctx, p, e)
+	}
 	stored := getBuffer(int(e.Length))
 	defer putBuffer(stored)
 	clear(stored)
@@ -260,7 +270,7 @@ func (s *scrub) check(ctx context.Context, p *piece) error {
 	for _, b := range bad {
 		s.found(&s.report.Damaged, extentOf(s.level, b.pos, 1))
 	}
-	s.count(p, bad)
+	s.count(p)
 	s.o.Progress.Read.Add(e.Length)
 	if s.o.Source == nil {
 		return nil
@@ -268,7 +278,28 @@ func (s *scrub) check(ctx context.Context, p *piece) error {
 	return s.compare(p, e, stored, bad)
 }
 
-func (s *scrub) count(p *piece, bad []badChunk) {
+// checkStored is check without decompressing.
+func (s *scrub) checkStored(ctx context.Context, p *piece, e hints.Extent) error {
+	var wanted []store.Ref
+	var at []int64
+	for i, ref := range p.refs {
+		if !ref.IsZero() {
+			wanted, at = append(wanted, ref), append(at, p.first+int64(i))
+		}
+	}
+	err := s.repo.CheckStored(ctx, wanted, func(i int, err error) error {
+		if err == nil {
+			return nil
+		}
+		s.found(&s.report.Damaged, extentOf(s.level, at[i], 1))
+		return noteDamage(ctx, s.repo, s.level, err)
+	})
+	s.count(p)
+	s.o.Progress.Read.Add(e.Length)
+	return err
+}
+
+func (s *scrub) count(p *piece) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, ref := range p.refs {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,14 +24,16 @@ type place struct {
 type Damage struct {
 	places map[place]Checksum
 	sums   map[Checksum][]Ref // data chunks only
+	tables []packName         // of which a header or a table is bad, or a copy missing
 }
 
 // damageNote is an object in damaged/.
 type damageNote struct {
 	Kind       Kind      `json:"kind"`
 	Ref        Ref       `json:"ref"`
-	Generation uint32    `json:"generation"` // of the pack, when it was found
-	Name       Name      `json:"name"`       // whose level was being read
+	Folder     string    `json:"folder,omitempty"` // where the table is bad, not a frame
+	Generation uint32    `json:"generation"`       // of the pack, when it was found
+	Name       Name      `json:"name"`             // whose level was being read
 	Level      string    `json:"level"`
 	Cause      string    `json:"cause"`
 	Time       time.Time `json:"time"`
@@ -60,6 +63,12 @@ func (r *Repository) Damage(ctx context.Context) (*Damage, error) {
 		if err != nil {
 			return nil, err
 		}
+		if n.Folder != "" {
+			if name := (packName{n.Folder, n.Ref.Pack}); !slices.Contains(d.tables, name) {
+				d.tables = append(d.tables, name)
+			}
+			continue
+		}
 		at := place{n.Kind, n.Ref.Pack, n.Ref.Index}
 		if _, ok := d.places[at]; !ok && n.Kind == KindData {
 			d.sums[n.Ref.Sum] = append(d.sums[n.Ref.Sum], n.Ref)
@@ -69,7 +78,7 @@ func (r *Repository) Damage(ctx context.Context) (*Damage, error) {
 	return d, nil
 }
 
-// Any reports whether anything is known to be bad.
+// Any reports whether any chunk or map node is known to be bad.
 func (d *Damage) Any() bool { return len(d.places) > 0 }
 
 // Has reports whether what a reference names is known to be bad.

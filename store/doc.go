@@ -20,8 +20,10 @@
 //	work/lease.<run>                  a level is being read
 //	work/gc.<run> …                   a gc at work: see gcobjects.go
 //	damaged/<kind>.<run>.<seq>.<gen>.<index>   what cannot be read
+//	damaged/<kind>.<run>.<seq>.table-<folder>.g<gen>   a pack's object to be written anew
 //	marks/differs.<name>.<n>          no diff from levels up to n is to be trusted
 //	marks/protected.<name>.<n>        level n may not be removed
+//	marks/checked.<run>.<i> …         what scrubs have checked: see scrubmarks.go
 //
 // A run is 16 hex digits: 34 bits of seconds since 1970, 30 random bits.
 //

@@ -60,12 +60,14 @@ func (r *Repository) carryOut(ctx context.Context, s sentence) (freed int64, rew
 			return freed, rewritten, err
 		}
 		freed += gone
-	}
-	if s.Keep != nil {
-		return freed, true, nil
+		if s.Keep == nil {
+			if err := r.clearTableNotes(ctx, packName{folder, s.Pack}); err != nil {
+				return freed, false, err
+			}
+		}
 	}
 	// What is gone needs no mending.
-	return freed, false, r.clearNotes(ctx, s.Kind, s.Pack, func(uint32) bool { return true })
+	return freed, s.Keep != nil, r.clearNotes(ctx, s.Kind, s.Pack, func(index uint32) bool { return !hasBit(s.Keep, index) })
 }
 
 func (r *Repository) carryOutIn(ctx context.Context, folder string, s sentence) (freed int64, err error) {

@@ -215,7 +215,7 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 }
 
 // liveIn returns what is marked of a pack.
-func (g *gc) liveIn(name packName) liveSet {
+func (g *gc) liveIn(name packName) *liveSet {
 	if name.folder == dataPrefix {
 		return g.marker.chunks
 	}
@@ -259,7 +259,7 @@ func (g *gc) judge(ctx context.Context, s *stock, condemned []packName, records 
 			if !dead {
 				continue
 			}
-			sn.Keep = slices.Clone(bitmap)
+			sn.Keep = bitmap
 		}
 		list = append(list, sn)
 	}

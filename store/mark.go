@@ -12,15 +12,19 @@ import (
 // map node once.
 type marker struct {
 	repo     *Repository
-	chunks   liveSet
-	nodes    liveSet
+	chunks   *liveSet
+	nodes    *liveSet
 	done     map[string]bool // level keys that have been marked
 	runs     map[RunID]bool  // of the levels marked
 	progress *GCProgress
+
+	// unreadable, where it is not nil, is told of nodes that cannot be read, and
+	// the mark goes on.
+	unreadable func(ref Ref)
 }
 
 func newMarker(r *Repository, p *GCProgress) *marker {
-	return &marker{repo: r, chunks: liveSet{}, nodes: liveSet{}, done: map[string]bool{}, runs: map[RunID]bool{}, progress: p}
+	return &marker{repo: r, chunks: newLiveSet(), nodes: newLiveSet(), done: map[string]bool{}, runs: map[RunID]bool{}, progress: p}
 }
 
 // roots is what a repository's levels/ folder tells at one moment.
@@ -149,10 +153,14 @@ func (m *marker) tree(ctx context.Context, t Map) error {
 func (m *marker) read(ctx context.Context, refs []Ref, height, fanout int) error {
 	var below []Ref
 	var failed error
-	err := m.repo.fetchNodes(ctx, refs, height, fanout, func(_ int, n *node, err error) {
+	err := m.repo.fetchNodes(ctx, refs, height, fanout, func(at int, n *node, err error) {
 		m.progress.Nodes.Add(1)
 		if err != nil {
-			failed = err
+			if m.unreadable == nil || context.Cause(ctx) != nil {
+				failed = err
+			} else {
+				m.unreadable(refs[at])
+			}
 			return
 		}
 		for i := range n.refs {

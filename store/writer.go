@@ -186,6 +186,9 @@ func (w *Writer) FinishMap(ctx context.Context, chunks int64) (Ref, error) {
 	if err := w.mends.flushMaps(ctx, w.Damage); err != nil {
 		return Ref{}, err
 	}
+	if err := w.mends.flushTables(ctx, w.Damage, w.condemned); err != nil {
+		return Ref{}, err
+	}
 	return w.maps.Finish(ctx, chunks)
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -22,7 +23,8 @@ func (p *program) lsCommand() *cli.Command {
 folder (or of -b), with the size of the newest level and what it changed.
 With a name: its levels. READ is what was read from the source, CHANGED what
 differed from the level before, STORED what the level added to the
-repository, DIFF how it was found out what to read:
+repository, OK how long ago a scrub found it whole ("-": never), DIFF how it
+was found out what to read:
 
 fast       fast diff between snapshots, refined by exact diff
 exact      exact diff between snapshots
@@ -60,8 +62,15 @@ func (p *program) ls(ctx context.Context, backupName string, given bool) error {
 	if len(list.good)+len(list.bad) == 0 {
 		return p.lsNames(ctx, repo, at.name, backupName)
 	}
-	p.report.Levels = append([]store.Level{}, list.good...)
-	return errors.Join(p.print(levelTable(list.good, p.terminalWidth())), list.unreadable())
+	scrubbed, err := repo.Scrubbed(ctx, at.name)
+	if err != nil {
+		return err
+	}
+	p.report.Levels = []levelReport{}
+	for _, l := range list.good {
+		p.report.Levels = append(p.report.Levels, levelReport{l, scrubbed[l.Number]})
+	}
+	return errors.Join(p.print(levelTable(p.report.Levels, time.Now(), p.terminalWidth())), list.unreadable())
 }
 
 // lsNames lists the names, of a folder of names where one is given. Levels that
@@ -110,7 +119,7 @@ func nameTable(list []nameReport) string {
 	return table(columns, rows, 0) // names are there to be typed: never cut
 }
 
-func levelTable(levels []store.Level, width int) string {
+func levelTable(levels []levelReport, now time.Time, width int) string {
 	columns := []column{
 		{"LEVEL", true},
 		{"TIME", false},
@@ -118,6 +127,7 @@ func levelTable(levels []store.Level, width int) string {
 		{"READ", true},
 		{"CHANGED", true},
 		{"STORED", true},
+		{"OK", true},
 		{"DIFF", false},
 		{"SOURCE", false},
 	}
@@ -126,10 +136,24 @@ func levelTable(levels []store.Level, width int) string {
 		s := l.Stats
 		rows = append(rows, []string{
 			l.Number.String(), timeText(l.Time), shortBytes(l.Size), shortBytes(s.Read), shortBytes(s.Changed),
-			shortBytes(s.Stored), l.Origin.Diff, printable(l.Origin.Source),
+			shortBytes(s.Stored), ageText(l.Scrubbed, now), l.Origin.Diff, printable(l.Origin.Source),
 		})
 	}
 	return table(columns, rows, width)
+}
+
+// ageText is how long ago something was, in two or three columns; "-" for never.
+func ageText(t, now time.Time) string {
+	age := now.Sub(t)
+	switch {
+	case t.IsZero():
+		return "-"
+	case age < time.Hour:
+		return strconv.Itoa(int(max(age, 0)/time.Minute)) + "m"
+	case age < 48*time.Hour:
+		return strconv.Itoa(int(age/time.Hour)) + "h"
+	}
+	return strconv.Itoa(int(age/(24*time.Hour))) + "d"
 }
 
 // terminalWidth is that of the terminal that stdout is, else 0: what goes into

@@ -23,8 +23,9 @@ type report struct {
 	Target     string                `json:"target,omitempty"`
 	Restore    *engine.RestoreReport `json:"restore,omitempty"`
 	Scrub      *scrubReport          `json:"scrub,omitempty"`
+	ScrubAll   *scrubAllReport       `json:"scrub_all,omitempty"`
 	Names      []nameReport          `json:"names,omitzero"`
-	Levels     []store.Level         `json:"levels,omitzero"`
+	Levels     []levelReport         `json:"levels,omitzero"`
 	Removed    []store.LevelNumber   `json:"removed,omitzero"`
 	Forget     []engine.Decision     `json:"forget,omitzero"`
 	GC         *store.GCReport       `json:"gc,omitempty"`
@@ -54,6 +55,12 @@ type nameReport struct {
 	Name   store.Name  `json:"name"`
 	Levels int         `json:"levels"`
 	Latest store.Level `json:"latest"`
+}
+
+// levelReport is one level in a list of them.
+type levelReport struct {
+	store.Level
+	Scrubbed time.Time `json:"scrubbed,omitzero"` // when it was last checked whole
 }
 
 // scrubReport is engine.ScrubReport with its extents as ranges.

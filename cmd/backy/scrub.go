@@ -11,13 +11,23 @@ import (
 	"backy/engine"
 )
 
+// scrubFlags are those of scrub alone.
+type scrubFlags struct {
+	level       string
+	source      string
+	percent     percentValue
+	all         bool
+	quick       bool
+	maxDuration durationValue
+	readers     int
+}
+
 func (p *program) scrubCommand() *cli.Command {
-	var level, source string
-	percent := percentValue(100)
+	f := scrubFlags{percent: 100}
 	return &cli.Command{
 		Name:      "scrub",
-		Usage:     "check a level against its checksums, and against a source",
-		ArgsUsage: "BACKUPNAME",
+		Usage:     "check a level or the whole repository against checksums",
+		ArgsUsage: "BACKUPNAME | --all [BACKUPDIR]",
 		Description: `Reads the chunks of a level, or a share drawn at random, and checks them.
 What is bad is written down, and the next backup of the name mends it where
 the source still has it.
@@ -26,34 +36,84 @@ With -s it is a deep scrub: the level is compared with SOURCE too, which is
 rbd:POOL[/NAMESPACE]/IMAGE[@SNAP], a file or a device. A source that changed
 since is different, so name the snapshot of the level.
 
+With --all everything in the repository is checked: each pack is read once,
+from front to back and past the page cache, whichever levels share it; both
+copies of map packs, levels' records and all else besides. --max-duration
+takes the longest unchecked packs first and remembers, so that a scrub every
+night goes round the repository. Backups and gc may go on meanwhile.
+
 ` + levelHelp,
 		Flags: []cli.Flag{
-			levelFlag(&level),
+			levelFlag(&f.level),
 			&cli.StringFlag{
-				Name: "source", Aliases: []string{"s"}, Destination: &source,
+				Name: "source", Aliases: []string{"s"}, Destination: &f.source,
 				Usage: "compare with `SOURCE` too",
 			},
 			&cli.GenericFlag{
-				Name: "percentile", Aliases: []string{"p"}, Value: &percent, DefaultText: "100",
+				Name: "percentile", Aliases: []string{"p"}, Value: &f.percent, DefaultText: "100",
 				Usage: "check `PERCENT` of the chunks",
+			},
+			&cli.BoolFlag{
+				Name: "all", Destination: &f.all, DisableDefaultText: true,
+				Usage: "check the whole repository",
+			},
+			&cli.BoolFlag{
+				Name: "quick", Destination: &f.quick, DisableDefaultText: true,
+				Usage: "check only the CRC of what is stored",
+			},
+			&cli.GenericFlag{
+				Name: "max-duration", Value: &f.maxDuration,
+				Usage: "with --all: stop after `TIME`, such as 2h",
+			},
+			&cli.IntFlag{
+				Name: "readers", Destination: &f.readers, DefaultText: "8",
+				Usage: "read `N` packs or stretches at a time",
 			},
 		},
 		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 1, 1); err != nil {
+			least := 1
+			if f.all {
+				least = 0
+			}
+			if err := wantArgs(c, least, 1); err != nil {
 				return err
 			}
-			return p.scrub(c.Context, c.Args().First(), level, source, float64(percent))
+			if err := f.check(c.IsSet("level")); err != nil {
+				return err
+			}
+			if f.all {
+				return p.scrubAll(c.Context, c.Args().First(), f)
+			}
+			return p.scrub(c.Context, c.Args().First(), f)
 		},
 	}
 }
 
-func (p *program) scrub(ctx context.Context, backupName, levelArg, sourceArg string, percent float64) error {
-	wanted, err := parseLevel(levelArg, time.Now())
+// check refuses flags that do not go together.
+func (f scrubFlags) check(level bool) error {
+	switch {
+	case f.all && level:
+		return usagef("--level does not go with --all, which checks all levels")
+	case f.all && f.source != "":
+		return usagef("--source does not go with --all: a deep scrub is of one level")
+	case f.quick && f.source != "":
+		return usagef("--quick does not go with --source: a deep scrub compares the bytes themselves")
+	case f.maxDuration != 0 && !f.all:
+		return usagef("--max-duration goes with --all only")
+	case f.maxDuration != 0 && f.percent < 100:
+		return usagef("--max-duration and --percentile exclude each other: what is remembered is which packs were checked whole")
+	case f.readers < 0:
+		return usagef("--readers: %d is negative", f.readers)
+	case f.source == "-":
+		return usagef("a deep scrub cannot read a pipe: it needs an image, a device or a file")
+	}
+	return nil
+}
+
+func (p *program) scrub(ctx context.Context, backupName string, f scrubFlags) error {
+	wanted, err := parseLevel(f.level, time.Now())
 	if err != nil {
 		return err
-	}
-	if sourceArg == "-" {
-		return usagef("a deep scrub cannot read a pipe: it needs an image, a device or a file")
 	}
 	repo, at, levels, err := p.named(ctx, backupName)
 	if err != nil {
@@ -64,10 +124,10 @@ func (p *program) scrub(ctx context.Context, backupName, levelArg, sourceArg str
 		return err
 	}
 	var progress engine.Progress
-	options := engine.ScrubOptions{Percent: percent, Progress: &progress}
-	if sourceArg != "" {
-		if options.Source, err = p.openView(ctx, sourceArg, at); err != nil {
-			return p.maybeImage(err, sourceArg)
+	options := engine.ScrubOptions{Percent: float64(f.percent), Quick: f.quick, Readers: f.readers, Progress: &progress}
+	if f.source != "" {
+		if options.Source, err = p.openView(ctx, f.source, at); err != nil {
+			return p.maybeImage(err, f.source)
 		}
 	}
 	var report engine.ScrubReport

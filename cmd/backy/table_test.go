@@ -31,6 +31,7 @@ func TestTable(t *testing.T) {
 
 // The list of levels fits a terminal of 80 columns with the largest figures.
 func TestLevelTableFits(t *testing.T) {
+	now := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
 	worst := store.Level{
 		Number: 99999, Time: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), Size: 1023 << 30,
 		Stats:  store.Stats{Read: 1023 << 30, Changed: 1023 << 30, Stored: 1023 << 30},
@@ -45,7 +46,7 @@ func TestLevelTableFits(t *testing.T) {
 		{"/a\nb\x1b[2J", 0},
 	} {
 		worst.Origin.Source = tt.source
-		text := levelTable([]store.Level{worst}, tt.width)
+		text := levelTable([]levelReport{{worst, now.AddDate(-2, 0, 0)}}, now, tt.width)
 		if strings.Count(text, "\n") != 2 || strings.Contains(text, "\x1b") {
 			t.Errorf("%q: not two lines: %q", tt.source, text)
 		}

@@ -1,0 +1,296 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The marks of scrubs:
+//
+//	marks/checked.<run>.<i>           which packs were checked when, as the scrub run knew it
+//	marks/scrubbed.<name>.<n>.<time>  level n was checked whole, in seconds since 1970
+//	marks/scrubbed-all.<run>.<i>      likewise, of many levels
+//
+// A scrub puts what it knows anew and then deletes the objects that it knew it
+// from, so there are only ever a few, and two scrubs beside each other lose
+// nothing.
+
+// checkedRow are packs of one run that lie side by side: from, to (numbers, both
+// included), generation, and when they were checked by their checksums and by
+// CRC, in seconds since 1970; 0: never.
+type checkedRow [5]uint32
+
+// checkedPart is a part of a scrub's mark.
+type checkedPart struct {
+	Folder string                 `json:"folder"`
+	Rows   map[RunID][]checkedRow `json:"rows"`
+}
+
+const checkedRows = 30_000 // in a part: below the bound of JSON objects
+
+func checkedPrefix() string { return marksPrefix + "checked." }
+
+// Checks is when packs were last checked. It is for one goroutine.
+type Checks struct {
+	repo *Repository
+	keys []string // that it was read from
+	rows map[string]map[RunID][]checkedRow
+}
+
+// Checks reads the marks of earlier scrubs. One that is damaged is passed over:
+// its packs count as unchecked.
+func (r *Repository) Checks(ctx context.Context) (*Checks, error) {
+	c := &Checks{repo: r, rows: map[string]map[RunID][]checkedRow{}}
+	keys, err := r.list(ctx, checkedPrefix())
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		var p checkedPart
+		err := r.getObject(ctx, key, "checked", &p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another scrub has taken it over
+		}
+		if err != nil && !errors.Is(err, errBadObject) {
+			return nil, err
+		}
+		c.keys = append(c.keys, key)
+		for run, rows := range p.Rows {
+			c.add(p.Folder, run, rows...)
+		}
+	}
+	return c, nil
+}
+
+func (c *Checks) add(folder string, run RunID, rows ...checkedRow) {
+	if c.rows[folder] == nil {
+		c.rows[folder] = map[RunID][]checkedRow{}
+	}
+	c.rows[folder][run] = append(c.rows[folder][run], rows...)
+}
+
+// find returns when a pack was last checked, by both ways.
+func (c *Checks) find(o *PackObject) (full, quick uint32) {
+	for _, row := range c.rows[packFolders[o.folder]][o.ID.Run] {
+		if row[0] <= o.ID.Seq && o.ID.Seq <= row[1] && row[2] == o.Generation {
+			full, quick = max(full, row[3]), max(quick, row[4])
+		}
+	}
+	return full, quick
+}
+
+// Apply sets Checked of packs: when they were last checked by their checksums
+// or, for a quick scrub, in either way.
+func (c *Checks) Apply(list []PackObject, quick bool) {
+	for i := range list {
+		full, crc := c.find(&list[i])
+		list[i].Checked = full
+		if quick {
+			list[i].Checked = max(full, crc)
+		}
+	}
+}
+
+// Save remembers that packs were checked now and, of the others that there are,
+// what was known before. done tells by their place in the list.
+func (c *Checks) Save(ctx context.Context, list []PackObject, done []bool, quick bool, now time.Time) error {
+	if c.repo.readOnly != nil {
+		return nil
+	}
+	kept := map[string]map[RunID][]checkedRow{}
+	for i := range list {
+		o := &list[i]
+		full, crc := c.find(o)
+		if done[i] && quick {
+			crc = uint32(now.Unix())
+		} else if done[i] {
+			full = uint32(now.Unix())
+		}
+		if full == 0 && crc == 0 {
+			continue
+		}
+		folder := packFolders[o.folder]
+		if kept[folder] == nil {
+			kept[folder] = map[RunID][]checkedRow{}
+		}
+		rows := kept[folder][o.ID.Run]
+		row := checkedRow{o.ID.Seq, o.ID.Seq, o.Generation, full, crc}
+		if n := len(rows); n > 0 && [3]uint32(rows[n-1][2:]) == [3]uint32(row[2:]) && rows[n-1][1] < row[0] {
+			// What is missing in between does not exist: nothing is claimed of it.
+			rows[n-1][1] = row[1]
+			continue
+		}
+		kept[folder][o.ID.Run] = append(rows, row)
+	}
+	run, part := c.repo.newRun(now), 0
+	var put []string
+	for folder, runs := range kept {
+		p, n := checkedPart{folder, map[RunID][]checkedRow{}}, 0
+		flush := func() error {
+			if n == 0 {
+				return nil
+			}
+			key := checkedPrefix() + run.String() + "." + strconv.Itoa(part)
+			if err := c.repo.putObject(ctx, key, "checked", &p); err != nil {
+				return fmt.Errorf("remember what was checked: %w", err)
+			}
+			put = append(put, key)
+			part, n, p.Rows = part+1, 0, map[RunID][]checkedRow{}
+			return nil
+		}
+		for r, rows := range runs {
+			for rows := range slices.Chunk(rows, checkedRows) {
+				if n > 0 && n+len(rows) > checkedRows {
+					if err := flush(); err != nil {
+						return err
+					}
+				}
+				p.Rows[r] = append(p.Rows[r], rows...)
+				n += len(rows) + 1
+			}
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+	}
+	for _, key := range c.keys {
+		if err := c.repo.backend.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	c.rows, c.keys = kept, put
+	return nil
+}
+
+func scrubbedPrefix(name Name) string { return marksPrefix + "scrubbed." + name.escape() + "." }
+
+const scrubbedAllPrefix = marksPrefix + "scrubbed-all."
+
+// scrubbedMark is of one level; its key says it all.
+type scrubbedMark struct {
+	Name   Name        `json:"name"`
+	Number LevelNumber `json:"number"`
+	Time   time.Time   `json:"time"`
+}
+
+// scrubbedAll is a part of a mark of many levels.
+type scrubbedAll struct {
+	Time   time.Time              `json:"time"`
+	Levels map[Name][]LevelNumber `json:"levels"`
+}
+
+// MarkScrubbed notes that a level was checked whole, by its checksums, and
+// found well. An earlier mark of it is deleted.
+func (r *Repository) MarkScrubbed(ctx context.Context, name Name, n LevelNumber, at time.Time) error {
+	if r.readOnly != nil {
+		return nil
+	}
+	prefix := scrubbedPrefix(name) + n.String() + "."
+	before, err := r.list(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	key := prefix + strconv.FormatInt(at.Unix(), 10)
+	m := scrubbedMark{Name: name, Number: n, Time: at.UTC().Truncate(time.Second)}
+	if err := r.putObject(ctx, key, "scrubbed", &m); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for _, old := range before {
+		if old == key {
+			continue
+		}
+		if err := r.backend.Delete(ctx, old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MarkAllScrubbed does the same for many levels at once.
+func (r *Repository) MarkAllScrubbed(ctx context.Context, levels map[Name][]LevelNumber, at time.Time) error {
+	if r.readOnly != nil {
+		return nil
+	}
+	before, err := r.list(ctx, scrubbedAllPrefix)
+	if err != nil {
+		return err
+	}
+	run, part := r.newRun(time.Now()), 0
+	m, size := scrubbedAll{Time: at.UTC().Truncate(time.Second), Levels: map[Name][]LevelNumber{}}, 0
+	flush := func() error {
+		if size == 0 {
+			return nil
+		}
+		key := scrubbedAllPrefix + run.String() + "." + strconv.Itoa(part)
+		part, size = part+1, 0
+		err := r.putObject(ctx, key, "scrubbed all", &m)
+		m.Levels = map[Name][]LevelNumber{}
+		return err
+	}
+	for name, numbers := range levels {
+		for numbers := range slices.Chunk(numbers, checkedRows) {
+			if size += len(name.escape()) + 16 + 11*len(numbers); size > maxJSON/2 {
+				if err := flush(); err != nil {
+					return err
+				}
+				size = len(name.escape()) + 16 + 11*len(numbers)
+			}
+			m.Levels[name] = append(m.Levels[name], numbers...)
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	for _, key := range before {
+		if err := r.backend.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Scrubbed tells when levels of a name were last checked whole and found well.
+// Those that never were are not in it.
+func (r *Repository) Scrubbed(ctx context.Context, name Name) (map[LevelNumber]time.Time, error) {
+	times := map[LevelNumber]time.Time{}
+	note := func(n LevelNumber, at time.Time) {
+		if at.After(times[n]) {
+			times[n] = at
+		}
+	}
+	keys, err := r.list(ctx, scrubbedPrefix(name))
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		number, seconds, _ := strings.Cut(strings.TrimPrefix(key, scrubbedPrefix(name)), ".")
+		n, err := ParseLevelNumber(number)
+		at, atErr := strconv.ParseInt(seconds, 10, 64)
+		if err == nil && atErr == nil {
+			note(n, time.Unix(at, 0).UTC())
+		}
+	}
+	if keys, err = r.list(ctx, scrubbedAllPrefix); err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		var m scrubbedAll
+		err := r.getObject(ctx, key, "scrubbed all", &m)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errBadObject) {
+			continue // taken over by the next; or damaged: then it was not scrubbed, as far as we know
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range m.Levels[name] {
+			note(n, m.Time)
+		}
+	}
+	return times, nil
+}
