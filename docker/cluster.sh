@@ -328,7 +328,7 @@ one() {
 	start) start "$2" ;;
 	stop) end TERM "$2" ;;
 	kill) end KILL "$2" ;;
-	pause) signal STOP "$2" ;;
+	pause) pause "$2" ;;
 	resume) signal CONT "$2" ;;
 	esac
 }
@@ -338,6 +338,20 @@ signal() {
 	list=$(pids "$2")
 	[[ $list ]] || die "$2 does not run"
 	kill -s "$1" "$list"
+}
+
+# pause returns when each thread of the daemon has stopped: that takes until the
+# one that got the signal has its turn, and on a busy machine the others would
+# answer until then.
+pause() {
+	local pid deadline=$((SECONDS + STOP_TIMEOUT))
+	signal STOP "$1"
+	for pid in $(pids "$1"); do
+		while [[ $(grep -hs '^State:' "/proc/$pid/task/"*/status | grep -v 'T (stopped)') ]]; do
+			if ((SECONDS > deadline)); then die "$1 does not stop"; fi
+			sleep 0.02
+		done
+	done
 }
 
 wrong() {
