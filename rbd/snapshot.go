@@ -24,6 +24,11 @@ type snapshot struct {
 	name string
 	size int64 // bytes of the image when it was made
 	user bool  // made by name; groups, the trash and mirroring have others
+
+	// trashed is the name that it had before its removal began; "" where that has
+	// not. librbd first moves what it removes to the trash, under another name:
+	// there it stays where the removal is cut short, or while it has clones.
+	trashed string
 }
 
 // snapshots lists all snapshots of the image in the order in which they were
@@ -51,9 +56,13 @@ func listSnapshots(i *rbd.Image) ([]snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, snapshot{
-			id: s.Id, name: s.Name, size: int64(s.Size), user: kind == rbd.SnapNamespaceTypeUser,
-		})
+		snap := snapshot{id: s.Id, name: s.Name, size: int64(s.Size), user: kind == rbd.SnapNamespaceTypeUser}
+		if kind == rbd.SnapNamespaceTypeTrash {
+			if snap.trashed, err = i.GetSnapTrashNamespace(s.Id); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, snap)
 	}
 	slices.SortFunc(list, func(a, b snapshot) int { return cmp.Compare(a.id, b.id) })
 	return list, nil
@@ -96,14 +105,19 @@ func ownPrefix(repository store.RepositoryID, name store.Name) string {
 	return fmt.Sprintf("backy-%s-%s-", hex.EncodeToString(repository[:4]), hex.EncodeToString(sum[:4]))
 }
 
-// ownRun is the run that made a snapshot of ours; ok is false for any other.
+// ownRun is the run that made a snapshot of ours, whether or not its removal has
+// begun; ok is false for any other.
 func ownRun(s snapshot, prefix string) (run store.RunID, ok bool) {
-	tail, ok := strings.CutPrefix(s.name, prefix)
-	if !ok || !s.user {
+	name := s.trashed
+	if s.user {
+		name = s.name
+	}
+	tail, ok := strings.CutPrefix(name, prefix)
+	if !ok {
 		return 0, false
 	}
 	run, err := store.ParseRunID(tail)
-	return run, err == nil && s.name == prefix+run.String()
+	return run, err == nil && name == prefix+run.String()
 }
 
 // create makes a snapshot and finds it. Where the image's exclusive lock is
@@ -162,26 +176,31 @@ func (im *image) isPrimary(ctx context.Context) (bool, error) {
 	})
 }
 
-// remove removes a snapshot if it is still the one with that id. One that is
-// gone is no error.
+// remove removes a snapshot if it is still the one with that id and name, or goes
+// on with its removal. One that is gone is no error, nor one that is in the trash
+// for as long as it has clones: librbd removes it with the last of them.
 func (im *image) remove(ctx context.Context, s snapshot) error {
 	list, err := im.snapshots(ctx)
 	if err != nil {
 		return err
 	}
-	if now, ok := named(list, s.name); !ok || now.id != s.id {
+	if !slices.ContainsFunc(list, func(now snapshot) bool { return now.id == s.id && now.name == s.name }) {
 		return nil
 	}
-	err = do(ctx, &im.calls, "remove the snapshot "+im.spec.at(s.name).String(), im.rbd.GetSnapshot(s.name).Remove)
+	what := "remove the snapshot " + im.spec.at(s.name).String()
+	err = do(ctx, &im.calls, what, func() error { return im.rbd.RemoveSnapByID(s.id) })
 	switch errnoOf(err) {
 	case 0:
 		return err
 	case syscall.ENOENT:
 		return nil
 	case syscall.EBUSY:
-		return fmt.Errorf("remove the snapshot %s: it is protected or has clones (rbd children, rbd snap unprotect): %w", im.spec.at(s.name), syscall.EBUSY)
+		if s.trashed != "" {
+			return nil
+		}
+		return fmt.Errorf("%s: it is protected or has clones (rbd children, rbd snap unprotect): %w", what, syscall.EBUSY)
 	}
-	return im.conn.failed(err, "remove the snapshot %s", im.spec.at(s.name))
+	return im.conn.failed(err, "%s", what)
 }
 
 // verify looks up an image afresh and checks that the snapshots are still what

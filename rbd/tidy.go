@@ -9,8 +9,9 @@ import (
 
 // Which snapshots are ours to remove: those named for this repository and
 // backup name, whose run the repository knows to be over. Of these the one of
-// the newest level stays, as the next base. Nobody else's snapshot, and none
-// of a run that may still be at work, is ever touched.
+// the newest level stays, as the next base. Where a removal was cut short, what
+// is left of the snapshot is removed, too. Nobody else's snapshot, and none of a
+// run that may still be at work, is ever touched.
 
 func (s *Source) prefix() string { return ownPrefix(s.run.Repository, s.run.Name) }
 
@@ -20,12 +21,13 @@ func (s *Source) strays() []snapshot {
 	return s.over(func(run store.RunID) bool { return s.levelOf(run) == 0 })
 }
 
-// over lists our snapshots of runs that are over and match.
+// over lists our snapshots of runs that are over and match, and those whose
+// removal has begun.
 func (s *Source) over(match func(store.RunID) bool) []snapshot {
 	var list []snapshot
 	for _, snap := range s.list {
 		run, ok := ownRun(snap, s.prefix())
-		if ok && run != s.run.ID && s.run.Over(run) && match(run) {
+		if ok && run != s.run.ID && s.run.Over(run) && (snap.trashed != "" || match(run)) {
 			list = append(list, snap)
 		}
 	}
@@ -51,7 +53,7 @@ func (s *Source) tidy(ctx context.Context) {
 	keep := store.LevelNumber(0)
 	if !s.own {
 		for _, snap := range s.list {
-			if run, ok := ownRun(snap, s.prefix()); ok {
+			if run, ok := ownRun(snap, s.prefix()); ok && snap.user {
 				keep = max(keep, s.levelOf(run))
 			}
 		}
@@ -99,6 +101,9 @@ func (s *Source) undo(ctx context.Context) {
 
 func (s *Source) removeOwn(ctx context.Context) error {
 	head, err := s.conn.open(ctx, s.spec.at(""), s.handle, readWrite)
+	if errors.Is(err, ErrNoImage) {
+		return nil // and its snapshots are gone with it
+	}
 	if err != nil {
 		return err
 	}

@@ -240,6 +240,76 @@ func TestProtectedSnapshot(t *testing.T) {
 	s.warned()
 }
 
+// librbd moves a snapshot to the trash before it removes it. There it would stay,
+// with all that it holds, where whoever removed it was killed.
+func TestUnfinishedRemoval(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	spec := l.create("image", 100*object)
+	s := l.series("vm")
+	base := s.backup(spec, DiffAuto)
+	l.write(spec, 0, object)
+	wait := 100 * time.Millisecond
+	for tries := 1; !l.trashed(spec); tries++ {
+		if tries > 200 {
+			t.Fatal("no removal was cut short")
+		}
+		run := store.NewRunID(time.Now())
+		s.over[run] = true
+		name := s.ownName(run)
+		l.snap(spec, name)
+		l.rbdKilled(wait, "snap", "rm", "--no-progress", path(spec.at(name)))
+		if slices.Contains(l.snaps(spec), name) {
+			wait += wait / 4
+		} else {
+			wait -= wait / 3
+		}
+	}
+	next := s.backup(spec, DiffAuto)
+	l.wantSnaps(spec, "after the next backup", ownName(next))
+	if next.Base != base.Number {
+		t.Errorf("base %d, want %d", next.Base, base.Number)
+	}
+
+	// One with clones is in the trash rightfully, until the last of them goes.
+	child := l.spec("child")
+	l.rbd("clone", path(spec.at(ownName(next))), path(child), "--rbd-default-clone-format", "2")
+	s.backup(spec, DiffAuto)
+	last := s.backup(spec, DiffAuto)
+	if !l.trashed(spec) {
+		t.Errorf("snapshots %v: none in the trash", l.snaps(spec))
+	}
+	s.warned()
+	l.rbd("rm", "--no-progress", path(child))
+	l.wantSnaps(spec, "after the clone was removed", ownName(last))
+}
+
+// ownName is how a run names its snapshot.
+func (s *series) ownName(run store.RunID) string {
+	return ownPrefix(s.repository, s.name) + run.String()
+}
+
+// trashed reports whether one of the image's snapshots is in the trash.
+func (l *lab) trashed(s Spec) (found bool) {
+	l.Helper()
+	l.look(s, func(i *rbd.Image) error {
+		list, err := listSnapshots(i)
+		found = slices.ContainsFunc(list, func(s snapshot) bool { return s.trashed != "" })
+		return err
+	})
+	return found
+}
+
+// rbdKilled runs the rbd command and kills it after a while.
+func (l *lab) rbdKilled(after time.Duration, args ...string) {
+	l.Helper()
+	cmd := l.cluster.Command("rbd", args...)
+	l.must(cmd.Start())
+	time.Sleep(after)
+	_ = cmd.Process.Kill() // it may be done
+	_ = cmd.Wait()
+}
+
 // P17: another client has the exclusive lock, as every running VM does.
 func TestP17ExclusiveLockElsewhere(t *testing.T) {
 	t.Parallel()
