@@ -64,17 +64,25 @@ func TestKillRBD(t *testing.T) {
 	k.run(t)
 }
 
-// writeImage writes an image from its beginning with rbd import-diff, whose
-// format is in Ceph's doc/dev/rbd-diff.rst.
+// writeImage writes an image from its beginning.
 func writeImage(t *testing.T, cluster *clustertest.Cluster, image string, content []byte) {
+	t.Helper()
+	writeExtents(t, cluster, image, int64(len(content)), map[int64][]byte{0: content})
+}
+
+// writeExtents writes bytes at offsets of an image, and makes it that size, with
+// rbd import-diff, whose format is in Ceph's doc/dev/rbd-diff.rst.
+func writeExtents(t *testing.T, cluster *clustertest.Cluster, image string, size int64, extents map[int64][]byte) {
 	t.Helper()
 	var diff bytes.Buffer
 	diff.WriteString("rbd diff v1\ns")
-	diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(content))))
-	diff.WriteByte('w')
-	diff.Write(binary.LittleEndian.AppendUint64(nil, 0))
-	diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(content))))
-	diff.Write(content)
+	diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(size)))
+	for off, p := range extents {
+		diff.WriteByte('w')
+		diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(off)))
+		diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(p))))
+		diff.Write(p)
+	}
 	diff.WriteByte('e')
 	cmd := cluster.Command("rbd", "import-diff", "--no-progress", "-", image)
 	cmd.Stdin = &diff
@@ -83,15 +91,22 @@ func writeImage(t *testing.T, cluster *clustertest.Cluster, image string, conten
 	}
 }
 
-// ownSnapshots are the names of an image's snapshots that backy made.
+// ownSnapshots are the names of an image's snapshots that backy made, those in
+// the trash too.
 func ownSnapshots(t *testing.T, cluster *clustertest.Cluster, image string) (own []string) {
 	t.Helper()
-	var list []struct{ Name string }
-	if err := json.Unmarshal([]byte(cluster.Run(t, "rbd", "snap", "ls", "--format", "json", image)), &list); err != nil {
+	var list []struct {
+		Name      string
+		Namespace struct {
+			Type         string
+			OriginalName string `json:"original_name"`
+		}
+	}
+	if err := json.Unmarshal([]byte(cluster.Run(t, "rbd", "snap", "ls", "--all", "--format", "json", image)), &list); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range list {
-		if strings.HasPrefix(s.Name, "backy-") {
+		if strings.HasPrefix(s.Name, "backy-") || strings.HasPrefix(s.Namespace.OriginalName, "backy-") {
 			own = append(own, s.Name)
 		}
 	}
