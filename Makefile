@@ -27,7 +27,7 @@ export GOFLAGS := $(if $(filter -tags=%,$(goflags)),\
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 build   := $(GO) build -trimpath -ldflags '$(version:%=-X main.version=%)'
 
-.PHONY: help build build-norbd test verify race lint demo cluster cluster-down deps headers clean
+.PHONY: help build build-norbd test test-other verify verify-rbd race lint demo cluster cluster-down deps headers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -46,6 +46,13 @@ verify:
 	docker/cluster.sh with --size 8G -- $(GO) test -timeout 9m ./...
 	$(GO) test -race -timeout 9m -skip 'Schedules|Powercut' ./hints ./store/...
 	$(GO) test -race -timeout 9m -run 'Stream|Dedup|Beside|TwoGCs|DeepScrub' ./engine
+
+test-other: ## run the tests of rbd on the other Debian release: Ceph 18.2 on Debian 12, else 16.2
+	docker/other.sh make verify-rbd
+
+# Only a run that is made anew tells whether the cluster still does it.
+verify-rbd: headers
+	docker/cluster.sh with --size 8G -- $(GO) test -count 1 -timeout 9m ./rbd/...
 
 race: headers ## run all tests with the race detector, which takes half an hour
 	docker/cluster.sh with --size 8G -- $(GO) test -race -timeout 60m -p 1 -skip Schedules ./...

@@ -4,7 +4,8 @@
 set -eu
 
 usage='usage: deps.sh build   what building backy needs besides Go: a C compiler and the headers of librbd and libzstd
-       deps.sh all     and what the tests and the demo need: the daemons of a cluster'
+       deps.sh all     and what the tests and the demo need: the daemons of a cluster
+       deps.sh other   what docker/other.sh needs to make a root of another Debian'
 
 build='ca-certificates gcc libc6-dev librbd-dev librados-dev libzstd-dev'
 cluster='ceph-mon ceph-mgr ceph-osd ceph-common bash e2fsprogs mount procps util-linux'
@@ -12,6 +13,7 @@ cluster='ceph-mon ceph-mgr ceph-osd ceph-common bash e2fsprogs mount procps util
 case ${1:-} in
 build) packages=$build ;;
 all) packages="$build $cluster" ;;
+other) packages='debootstrap debian-archive-keyring util-linux mount' ;;
 *)
 	echo "$usage" >&2
 	exit 2
