@@ -19,6 +19,10 @@ type RestoreOptions struct {
 	Writers  int       // units in work at a time; 0: 8
 	Rate     *Rate     // caps reading; may be nil
 	Progress *Progress // may be nil
+
+	// SkipDamaged writes zeros in place of what cannot be read, on a target that
+	// had something there too, so that nothing stale looks valid.
+	SkipDamaged bool
 }
 
 // RestoreReport is what a restore did, in bytes.
@@ -27,6 +31,8 @@ type RestoreReport struct {
 	Written int64   `json:"written"` // data written to the target
 	Zeroed  int64   `json:"zeroed"`  // holes made on a target that had something there
 	Seconds float64 `json:"seconds"`
+
+	Damaged []hints.Extent `json:"damaged"` // what was skipped
 }
 
 // restore is one run of Restore or Stream.
@@ -38,6 +44,10 @@ type restore struct {
 	o       RestoreOptions
 	written atomic.Int64
 	holes   atomic.Int64
+
+	mu      sync.Mutex
+	skipped []hints.Extent
+	cause   error // of one of those
 }
 
 // piece is a stretch of a level on its way to the target. Its refs are nil
@@ -50,7 +60,8 @@ type piece struct {
 
 // Restore writes a level to a target. After an error the target has been
 // aborted. Errors: *DamagedError where chunks of the level are bad; if they
-// are known to be, before anything is written.
+// are known to be, before anything is written. Where those are to be skipped,
+// the rest has been written and the target is finished.
 func Restore(ctx context.Context, repo *store.Repository, level store.Level, t Target, o RestoreOptions) (RestoreReport, error) {
 	started := time.Now()
 	r := newRestore(repo, &level, o)
@@ -65,7 +76,10 @@ func Restore(ctx context.Context, repo *store.Repository, level store.Level, t T
 	}
 	err = pipeline(ctx, workers(o.Writers), r.produce, r.write, func(context.Context, *piece) error { return nil })
 	if err == nil {
-		return r.report(started), t.Finish(ctx)
+		if err := t.Finish(ctx); err != nil {
+			return r.report(started), err
+		}
+		return r.report(started), r.damage()
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
@@ -89,6 +103,9 @@ func Stream(ctx context.Context, repo *store.Repository, level store.Level, w io
 		_, err := w.Write(p.data)
 		return err
 	})
+	if err == nil {
+		err = r.damage()
+	}
 	return r.report(started), err
 }
 
@@ -101,14 +118,53 @@ func newRestore(repo *store.Repository, level *store.Level, o RestoreOptions) *r
 }
 
 func (r *restore) report(started time.Time) RestoreReport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.skipped = hints.Normalize(r.skipped)
 	return RestoreReport{
 		Size: r.level.Size, Written: r.written.Load(), Zeroed: r.holes.Load(), Seconds: time.Since(started).Seconds(),
+		Damaged: r.skipped,
 	}
+}
+
+// skip leaves out a stretch that cannot be read.
+func (r *restore) skip(first, count int64, cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.skipped, r.cause = append(r.skipped, extentOf(r.level, first, count)), cause
+}
+
+// damage is nil where nothing was skipped.
+func (r *restore) damage() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.skipped) == 0 {
+		return nil
+	}
+	return &DamagedError{Name: r.level.Name, Level: r.level.Number, Extents: hints.Normalize(r.skipped), Cause: r.cause}
+}
+
+// skipMap leaves out what hangs, from a position on, below a map node that cannot
+// be read, and returns where the map goes on. Any other error ends the restore.
+func (r *restore) skipMap(ctx context.Context, pos int64, err error) (next int64, _ error) {
+	var lost *store.NodeError
+	if !r.o.SkipDamaged || !errors.As(err, &lost) || context.Cause(ctx) != nil {
+		return 0, damagedMap(r.level, err)
+	}
+	if err := noteDamage(ctx, r.repo, r.level, err); err != nil {
+		return 0, err
+	}
+	next = lost.First + lost.Count
+	r.skip(pos, next-pos, err)
+	return next, nil
 }
 
 // refuseDamaged fails where chunks of the level are known to be bad and are so
 // still: what was noted may have been a read that failed for a while.
 func (r *restore) refuseDamaged(ctx context.Context) error {
+	if r.o.SkipDamaged {
+		return nil
+	}
 	damage, err := r.repo.Damage(ctx)
 	if err != nil {
 		return err
@@ -185,10 +241,22 @@ func (r *restore) produce(ctx context.Context, emit func(*piece) error) error {
 	m := r.level.Map()
 	c := r.repo.Cursor(m)
 	perUnit := int64(unitBytes) / r.level.ChunkSize
+	skipped := int64(0) // there is nothing to be had before this position
+	at := func(pos int64) (leaf store.Leaf, err error) {
+		if pos >= skipped {
+			if leaf, err = c.At(ctx, pos); err == nil {
+				return leaf, nil
+			}
+			if skipped, err = r.skipMap(ctx, pos, err); err != nil {
+				return leaf, err
+			}
+		}
+		return store.Leaf{First: pos, Count: skipped - pos}, nil // as a hole
+	}
 	for pos := int64(0); pos < m.Chunks; {
-		leaf, err := c.At(ctx, pos)
+		leaf, err := at(pos)
 		if err != nil {
-			return damagedMap(r.level, err)
+			return err
 		}
 		if leaf.Refs == nil {
 			end := min(leaf.End(), pos+holeUnits*perUnit)
@@ -202,8 +270,8 @@ func (r *restore) produce(ctx context.Context, emit func(*piece) error) error {
 		end := min((pos/perUnit+1)*perUnit, m.Chunks)
 		p := &piece{first: pos, count: end - pos, refs: make([]store.Ref, end-pos)}
 		for pos < end {
-			if leaf, err = c.At(ctx, pos); err != nil {
-				return damagedMap(r.level, err)
+			if leaf, err = at(pos); err != nil {
+				return err
 			}
 			stop := min(leaf.End(), end)
 			if leaf.Refs != nil {
@@ -233,7 +301,12 @@ func (r *restore) read(ctx context.Context, p *piece) error {
 	if err != nil {
 		return err
 	}
-	if len(bad) > 0 {
+	if r.o.SkipDamaged {
+		for _, b := range bad {
+			p.refs[b.pos-p.first] = store.Ref{} // as a hole
+			r.skip(b.pos, 1, b.err)
+		}
+	} else if len(bad) > 0 {
 		var list []hints.Range
 		var cause error
 		for _, b := range bad {

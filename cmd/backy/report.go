@@ -17,20 +17,20 @@ type report struct {
 	Hint     string   `json:"hint,omitempty"`
 	Warnings []string `json:"warnings"`
 
-	Repository *repositoryReport     `json:"repository,omitempty"`
-	Name       store.Name            `json:"name,omitempty"`
-	Level      *store.Level          `json:"level,omitempty"`
-	Target     string                `json:"target,omitempty"`
-	Restore    *engine.RestoreReport `json:"restore,omitempty"`
-	Scrub      *scrubReport          `json:"scrub,omitempty"`
-	ScrubAll   *scrubAllReport       `json:"scrub_all,omitempty"`
-	Names      []nameReport          `json:"names,omitzero"`
-	Levels     []levelReport         `json:"levels,omitzero"`
-	Removed    []store.LevelNumber   `json:"removed,omitzero"`
-	Forget     []engine.Decision     `json:"forget,omitzero"`
-	GC         *store.GCReport       `json:"gc,omitempty"`
-	Recovered  []store.Recovered     `json:"recovered,omitzero"`
-	Version    *versionReport        `json:"version,omitempty"`
+	Repository *repositoryReport   `json:"repository,omitempty"`
+	Name       store.Name          `json:"name,omitempty"`
+	Level      *store.Level        `json:"level,omitempty"`
+	Target     string              `json:"target,omitempty"`
+	Restore    *restoreReport      `json:"restore,omitempty"`
+	Scrub      *scrubReport        `json:"scrub,omitempty"`
+	ScrubAll   *scrubAllReport     `json:"scrub_all,omitempty"`
+	Names      []nameReport        `json:"names,omitzero"`
+	Levels     []levelReport       `json:"levels,omitzero"`
+	Removed    []store.LevelNumber `json:"removed,omitzero"`
+	Forget     []engine.Decision   `json:"forget,omitzero"`
+	GC         *store.GCReport     `json:"gc,omitempty"`
+	Recovered  []store.Recovered   `json:"recovered,omitzero"`
+	Version    *versionReport      `json:"version,omitempty"`
 }
 
 // set fills in how the run ended.
@@ -68,6 +68,16 @@ type scrubReport struct {
 	engine.ScrubReport
 	Damaged   []byteRange `json:"damaged"`
 	Different []byteRange `json:"different"`
+}
+
+// restoreReport is engine.RestoreReport with its extents as ranges.
+type restoreReport struct {
+	engine.RestoreReport
+	Damaged []byteRange `json:"damaged"`
+}
+
+func newRestoreReport(r engine.RestoreReport) *restoreReport {
+	return &restoreReport{r, byteRanges(r.Damaged)}
 }
 
 type byteRange struct {

@@ -24,7 +24,7 @@ func levelFlag(destination *string) cli.Flag {
 
 func (p *program) restoreCommand() *cli.Command {
 	var level string
-	var force bool
+	var force, skip bool
 	return &cli.Command{
 		Name:      "restore",
 		Usage:     "restore a level to an image, a device, a file or a pipe",
@@ -34,6 +34,10 @@ standard output. An image is created with the layout it had. An existing file
 or device is overwritten, as cp does; for an existing image, or a device that
 is mounted, -f is needed.
 
+A level of which something is known to be damaged is refused before anything
+is written, and the places are named. With --skip-damaged the rest is written,
+and zeros in those places, over an existing target too.
+
 ` + levelHelp,
 		Flags: []cli.Flag{
 			levelFlag(&level),
@@ -41,17 +45,21 @@ is mounted, -f is needed.
 				Name: "force", Aliases: []string{"f"}, Destination: &force, DisableDefaultText: true,
 				Usage: "overwrite an existing image or a mounted device",
 			},
+			&cli.BoolFlag{
+				Name: "skip-damaged", Destination: &skip, DisableDefaultText: true,
+				Usage: "write zeros for what cannot be read, and exit 3",
+			},
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 2, 2); err != nil {
 				return err
 			}
-			return p.restore(c.Context, c.Args().Get(0), c.Args().Get(1), level, force)
+			return p.restore(c.Context, c.Args().Get(0), c.Args().Get(1), level, force, skip)
 		},
 	}
 }
 
-func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg string, force bool) error {
+func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg string, force, skip bool) error {
 	kind := kindOf(targetArg)
 	if kind == kindPipe && p.json {
 		return usagef("--json does not go with TARGET -: both print on stdout")
@@ -71,9 +79,10 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 	p.talk.detail("restoring level %s of %s, %s, to %s", level.Number, timeText(level.Time), bytesText(level.Size), targetArg)
 
 	var progress engine.Progress
+	options := engine.RestoreOptions{Progress: &progress, SkipDamaged: skip}
 	var report engine.RestoreReport
 	work := func() (err error) {
-		report, err = engine.Stream(ctx, repo, level, p.stdout, engine.RestoreOptions{Progress: &progress})
+		report, err = engine.Stream(ctx, repo, level, p.stdout, options)
 		return err
 	}
 	if kind != kindPipe {
@@ -82,17 +91,25 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 			return p.maybeForce(err)
 		}
 		work = func() (err error) {
-			report, err = engine.Restore(ctx, repo, level, target, engine.RestoreOptions{Progress: &progress})
+			report, err = engine.Restore(ctx, repo, level, target, options)
 			return err
 		}
 	}
-	if err := p.watch("restore "+string(at.name), &progress, work); err != nil {
+	err = p.watch("restore "+string(at.name), &progress, work)
+	damaged := isA[*engine.DamagedError](err)
+	if err != nil && (!skip || !damaged) {
+		if damaged {
+			return p.withFlag(err, "--skip-damaged")
+		}
 		return p.maybeForce(err)
 	}
-	p.report.Level, p.report.Target, p.report.Restore = &level, targetArg, &report
+	p.report.Level, p.report.Target, p.report.Restore = &level, targetArg, newRestoreReport(report)
+	for _, e := range report.Damaged {
+		p.talk.say("%s level %s: skipped %d bytes at %d", at.name, level.Number, e.Length, e.Offset)
+	}
 	p.talk.say("%s level %s, %s: restored to %s, wrote %s, zeroed %s, %s", at.name, level.Number, bytesText(level.Size),
 		targetArg, bytesText(report.Written), bytesText(report.Zeroed), secondsText(report.Seconds))
-	return nil
+	return err
 }
 
 // maybeForce hints at -f where that is what is missing.
@@ -100,8 +117,13 @@ func (p *program) maybeForce(err error) error {
 	if !needsForce(err) {
 		return err
 	}
+	return p.withFlag(err, "-f")
+}
+
+// withFlag hints at the line with one more flag.
+func (p *program) withFlag(err error, flag string) error {
 	if slices.Contains(p.typed, "--") {
-		return withHint(err, shellLine(slices.Concat([]string{"-f"}, p.typed)))
+		return withHint(err, shellLine(slices.Concat([]string{flag}, p.typed)))
 	}
-	return withHint(err, shellLine(slices.Concat(p.typed, []string{"-f"})))
+	return withHint(err, shellLine(slices.Concat(p.typed, []string{flag})))
 }
