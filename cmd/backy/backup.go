@@ -23,6 +23,8 @@ type backupFlags struct {
 	size        sizeValue
 	fromCommand string
 	compression choiceValue
+	gc          bool
+	maxWait     durationValue
 }
 
 func (p *program) backupCommand() *cli.Command {
@@ -68,6 +70,14 @@ is a name in BACKUPDIR, such as web1 or vms/web1.`,
 			&cli.StringFlag{
 				Name: "from-command", Destination: &f.fromCommand,
 				Usage: "for SOURCE -: read what `CMD` prints",
+			},
+			&cli.BoolFlag{
+				Name: "gc", Destination: &f.gc, DisableDefaultText: true,
+				Usage: "then collect removed levels: see backy gc",
+			},
+			&cli.GenericFlag{
+				Name: "max-wait", Value: &f.maxWait,
+				Usage: "with --gc: wait at most `TIME` for other backups",
 			},
 		},
 		Action: func(c *cli.Context) error {
@@ -121,13 +131,18 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	p.report.Level = &level
 	p.talk.say("%s", backupSummary(level))
 	p.talk.detail("%s, %s known from elsewhere in the repository", count(level.Stats.Chunks, "new chunk"), bytesText(level.Stats.Reused))
-	return nil
+	if !f.gc {
+		return nil
+	}
+	return p.gcAfter(ctx, repo, gcFlags{maxWait: f.maxWait})
 }
 
 // check refuses flags that do not go with the source's kind.
 func (f backupFlags) check(sourceArg string) error {
 	kind := kindOf(sourceArg)
 	switch {
+	case f.maxWait != 0 && !f.gc:
+		return usagef("--max-wait goes with --gc only")
 	case kind == kindRBD && f.hints != "":
 		return usagef("--hints does not go with rbd: sources, which backy diffs itself: see --diff")
 	case kind != kindRBD && f.diffGiven:

@@ -20,6 +20,8 @@ type forgetFlags struct {
 	keep   engine.Keep
 	dryRun bool
 	gc     bool
+
+	maxWait durationValue
 }
 
 func (p *program) forgetCommand() *cli.Command {
@@ -54,6 +56,10 @@ or 12h.`,
 				Name: "gc", DisableDefaultText: true, Destination: &f.gc,
 				Usage: "give back the space at once: see backy gc",
 			},
+			&cli.GenericFlag{
+				Name: "max-wait", Value: &f.maxWait,
+				Usage: "with --gc: wait at most `TIME` for backups",
+			},
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 0, 1); err != nil {
@@ -61,6 +67,9 @@ or 12h.`,
 			}
 			if err := f.keep.Validate(); err != nil {
 				return usagef("%v", err)
+			}
+			if f.maxWait != 0 && !f.gc {
+				return usagef("--max-wait goes with --gc only")
 			}
 			return p.forget(c.Context, f, c.Args().First())
 		},
@@ -100,7 +109,7 @@ func (p *program) forget(ctx context.Context, f forgetFlags, pattern string) err
 		failed = append(failed, err)
 	}
 	if f.gc && len(failed) == 0 {
-		return p.gc(ctx, repo, gcFlags{dryRun: f.dryRun})
+		return p.gcAfter(ctx, repo, gcFlags{dryRun: f.dryRun, maxWait: f.maxWait})
 	}
 	return errors.Join(failed...)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -88,6 +89,19 @@ func (p *program) gc(ctx context.Context, repo *store.Repository, f gcFlags) err
 	}
 	p.talk.say("gc: %s", gcSummary(report, f.dryRun))
 	return nil
+}
+
+// gcAfter collects behind other work. Where another gc is at work, that one does
+// it: it waits for the backups that had begun, and the next gc for this one's.
+func (p *program) gcAfter(ctx context.Context, repo *store.Repository, f gcFlags) error {
+	err := p.gc(ctx, repo, f)
+	var busy *store.BusyError
+	if errors.As(err, &busy) {
+		p.report.GC = nil
+		p.talk.say("gc: left to the one that is at work: %s", busy.Who)
+		return nil
+	}
+	return err
 }
 
 // mirror shows a gc's progress as that of other work: once it is known, the

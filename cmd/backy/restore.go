@@ -35,8 +35,8 @@ or device is overwritten, as cp does; for an existing image, or a device that
 is mounted, -f is needed.
 
 A level of which something is known to be damaged is refused before anything
-is written, and the places are named. With --skip-damaged the rest is written,
-and zeros in those places, over an existing target too.
+is written, and the places are named. With --skip-damaged the rest is
+written, and zeros in those places, over an existing target too.
 
 ` + levelHelp,
 		Flags: []cli.Flag{
