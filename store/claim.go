@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strconv"
 	"strings"
@@ -103,7 +105,9 @@ func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duratio
 		}
 		// The numbers were listed before the claim was there: another run may
 		// have begun and committed in between.
-		if last, err = r.lastNumber(ctx, name); err == nil && last < c.Number {
+		// Or an older copy of the repository was put back: a number that leaves a
+		// gap would look like levels that were lost.
+		if last, err = r.lastNumber(ctx, name); err == nil && last == c.Number-1 {
 			return c, nil
 		}
 		if dropErr := r.dropClaim(context.WithoutCancel(ctx), c); dropErr != nil || err != nil {
@@ -155,6 +159,13 @@ func (r *Repository) settleClaims(ctx context.Context, name Name, last LevelNumb
 			if err := r.waitDead(ctx, &c); err != nil {
 				return false, err
 			}
+			// It may have ended meanwhile, and its number with it.
+			if there, err := r.claimed(ctx, key, c.Run); !there {
+				if err != nil {
+					return false, err
+				}
+				continue
+			}
 			if err := r.fence(ctx, name, number, c.Run, self); err != nil {
 				return false, err
 			}
@@ -185,16 +196,12 @@ func (r *Repository) waitDead(ctx context.Context, c *claim) error {
 	if age := time.Since(c.Started); c.Run != 0 && age >= 0 && age < 2*c.beat() {
 		return busy
 	}
-	watch := time.NewTimer(2 * c.beat())
-	defer watch.Stop()
 	look := time.NewTicker(max(c.beat()/4, time.Millisecond))
 	defer look.Stop()
-	for {
+	for end := time.Now().Add(2 * c.beat()); time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-watch.C:
-			return nil
 		case <-look.C:
 		}
 		now, err := r.list(ctx, beatPrefix(c.Run))
@@ -205,6 +212,7 @@ func (r *Repository) waitDead(ctx context.Context, c *claim) error {
 			return busy
 		}
 	}
+	return nil
 }
 
 // fence keeps a run from ever committing. It is no error if the run has
@@ -223,6 +231,48 @@ func (r *Repository) fence(ctx context.Context, name Name, n LevelNumber, run, b
 		return fmt.Errorf("fence run %s of %s: %w", run, name, err)
 	}
 	return nil
+}
+
+// stands reports whether a key has an object, whatever is in it.
+func (r *Repository) stands(ctx context.Context, key string) (bool, error) {
+	_, err := r.backend.Get(ctx, key, make([]byte, 1), 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err == nil || errors.Is(err, io.EOF):
+		return true, nil
+	}
+	return false, err
+}
+
+// claimed reports whether a key has the claim of a run. One that cannot be
+// decoded may be: nobody else puts it there while it stands.
+func (r *Repository) claimed(ctx context.Context, key string, run RunID) (bool, error) {
+	var c struct {
+		Run RunID `json:"run"`
+	}
+	p, err := readAll(ctx, r.backend, key, maxJSON)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	e, err := openObject(p)
+	bad := err != nil || json.Unmarshal(e.Body, &c) != nil
+	return bad || c.Run == run, nil
+}
+
+// checkClaim fails with ErrFenced where a run's claim is gone: another run has
+// settled it, or an older copy of the repository was put back, in which what
+// the run has seen and stored may not be. It comes before everything that
+// counts: a commit, or a deletion of what a level may reach.
+func (r *Repository) checkClaim(ctx context.Context, key string, run RunID) error {
+	there, err := r.claimed(ctx, key, run)
+	if err == nil && !there {
+		err = fmt.Errorf("%s is gone: %w", key, ErrFenced)
+	}
+	return err
 }
 
 // dropClaim removes a claim that is over.
@@ -264,6 +314,9 @@ func (r *Repository) keepBeating(ctx context.Context, run RunID, beat time.Durat
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if ctx.Err() != nil {
+			return
 		}
 		if now := moved(); now != last {
 			last = now

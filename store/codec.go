@@ -58,7 +58,7 @@ type Encoded struct {
 // it, since making one costs more than using it.
 type Coder struct {
 	compression Compression
-	zstd        *zstdCodec
+	zstd        *zstdCodec // made when it is first needed
 	max         int
 	out         []byte
 	compare     []byte
@@ -69,7 +69,14 @@ func (r *Repository) NewCoder(c Compression) *Coder { return newCoder(int(r.Chun
 
 // newCoder makes a coder for raw lengths up to max, which is at least 1024.
 func newCoder(max int, c Compression) *Coder {
-	return &Coder{compression: c, zstd: newZstdCodec(max), max: max}
+	return &Coder{compression: c, max: max}
+}
+
+func (c *Coder) codec() *zstdCodec {
+	if c.zstd == nil {
+		c.zstd = newZstdCodec(c.max)
+	}
+	return c.zstd
 }
 
 // Encode returns the stored form of raw, which aliases raw or the coder until
@@ -79,7 +86,7 @@ func (c *Coder) Encode(raw []byte, sum Checksum) (e Encoded, err error) {
 	e = Encoded{Sum: sum, Raw: len(raw), Codec: Raw, Stored: raw}
 	switch c.compression {
 	case CompressZstd:
-		if c.out, err = c.zstd.compress(c.out, raw); err != nil {
+		if c.out, err = c.codec().compress(c.out, raw); err != nil {
 			return e, fmt.Errorf("chunk %s: %w", sum, err)
 		}
 		e.Codec, e.Stored = Zstd, c.out
@@ -121,7 +128,7 @@ func (c *Coder) Decode(dst []byte, e Encoded) ([]byte, error) {
 	switch e.Codec {
 	case Raw:
 	case Zstd:
-		n, err = c.zstd.decompress(room, e.Stored)
+		n, err = c.codec().decompress(room, e.Stored)
 	case S2:
 		if n, err = s2.DecodedLen(e.Stored); err == nil && n == e.Raw {
 			_, err = s2.Decode(room, e.Stored)

@@ -98,6 +98,9 @@ func (d *Damage) mapNodes() map[PackID][]Ref {
 			packs[at.pack] = append(packs[at.pack], Ref{Sum: sum, Pack: at.pack, Index: at.index})
 		}
 	}
+	for _, refs := range packs {
+		slices.SortFunc(refs, compareRefs)
+	}
 	return packs
 }
 

@@ -36,20 +36,20 @@ func encodeObject(typ string, body any) ([]byte, error) {
 	return fmt.Appendf(nil, "{\"type\":%q,\"blake3\":%q,\"body\":%s}\n", typ, Sum(p), p), nil
 }
 
-func decodeObject(p []byte, typ string, body any) error {
-	var e envelope
-	dec := json.NewDecoder(bytes.NewReader(p))
-	if err := dec.Decode(&e); err != nil {
-		return fmt.Errorf("%w: %w", errBadObject, err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: more follows behind its end", errBadObject)
-	}
-	if e.Type != typ {
-		return fmt.Errorf("%w: it is a %q, not a %q", errBadObject, e.Type, typ)
+// openObject takes an object out of its envelope, whose checksum it compares.
+func openObject(p []byte) (e envelope, err error) {
+	if err := json.Unmarshal(p, &e); err != nil {
+		return e, fmt.Errorf("%w: %w", errBadObject, err)
 	}
 	if Sum(e.Body) != e.Sum {
-		return fmt.Errorf("%w: fails its checksum", errBadObject)
+		return e, fmt.Errorf("%w: fails its checksum", errBadObject)
+	}
+	return e, nil
+}
+
+func (e *envelope) decode(typ string, body any) error {
+	if e.Type != typ {
+		return fmt.Errorf("%w: it is a %q, not a %q", errBadObject, e.Type, typ)
 	}
 	if err := json.Unmarshal(e.Body, body); err != nil {
 		return fmt.Errorf("%w: %w", errBadObject, err)
@@ -60,6 +60,14 @@ func decodeObject(p []byte, typ string, body any) error {
 		}
 	}
 	return nil
+}
+
+func decodeObject(p []byte, typ string, body any) error {
+	e, err := openObject(p)
+	if err != nil {
+		return err
+	}
+	return e.decode(typ, body)
 }
 
 // readAll gets a whole object of at most max bytes.

@@ -15,13 +15,15 @@ import (
 const executors = 4
 
 // execute does what a verdict says. Anyone may do it, any number of times, and
-// late: a sentence is about generations that are never made again.
+// late: a sentence is about generations that are never made again, unless an
+// older copy of the repository is put back. The claim of this gc is missing
+// there, so it is looked for before each deletion.
 func (g *gc) execute(ctx context.Context, v *verdict, list []sentence) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(executors)
 	for _, s := range list {
 		group.Go(func() error {
-			freed, rewritten, err := g.repo.carryOut(gctx, s)
+			freed, rewritten, err := g.carryOut(gctx, s)
 			if err != nil {
 				return fmt.Errorf("collect pack %s: %w", s.Pack, err)
 			}
@@ -33,11 +35,18 @@ func (g *gc) execute(ctx context.Context, v *verdict, list []sentence) error {
 		return err
 	}
 	for _, key := range v.Records {
+		if err := g.checkClaim(ctx); err != nil {
+			return err
+		}
 		if err := g.repo.backend.Delete(ctx, key); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (g *gc) checkClaim(ctx context.Context) error {
+	return g.repo.checkClaim(ctx, gcKey("gc", g.run), g.run)
 }
 
 func (g *gc) count(freed int64, rewritten bool) {
@@ -53,9 +62,10 @@ func (g *gc) count(freed int64, rewritten bool) {
 }
 
 // carryOut does what a sentence says, in every folder of the pack's kind.
-func (r *Repository) carryOut(ctx context.Context, s sentence) (freed int64, rewritten bool, err error) {
+func (g *gc) carryOut(ctx context.Context, s sentence) (freed int64, rewritten bool, err error) {
+	r := g.repo
 	for _, folder := range foldersOf(s.Kind) {
-		gone, err := r.carryOutIn(ctx, folder, s)
+		gone, err := g.carryOutIn(ctx, folder, s)
 		if err != nil {
 			return freed, rewritten, err
 		}
@@ -67,10 +77,20 @@ func (r *Repository) carryOut(ctx context.Context, s sentence) (freed int64, rew
 		}
 	}
 	// What is gone needs no mending.
+	for _, folder := range foldersOf(s.Kind) {
+		if s.Keep == nil {
+			break
+		}
+		// Where the older generation had to stay, so do the notes on its frames.
+		if covered, err := r.covers(ctx, folder, s); !covered || err != nil {
+			return freed, true, err
+		}
+	}
 	return freed, s.Keep != nil, r.clearNotes(ctx, s.Kind, s.Pack, func(index uint32) bool { return !hasBit(s.Keep, index) })
 }
 
-func (r *Repository) carryOutIn(ctx context.Context, folder string, s sentence) (freed int64, err error) {
+func (g *gc) carryOutIn(ctx context.Context, folder string, s sentence) (freed int64, err error) {
+	r := g.repo
 	sizes := map[uint32]int64{}
 	err = r.backend.List(ctx, packPrefix(folder, s.Pack), func(key string, size int64) error {
 		if _, id, generation, err := parsePackKey(key); err == nil && id == s.Pack {
@@ -92,16 +112,50 @@ func (r *Repository) carryOutIn(ctx context.Context, folder string, s sentence) 
 			return freed, err
 		}
 	}
-	for generation, size := range sizes {
+	for _, generation := range slices.Sorted(maps.Keys(sizes)) {
 		if generation > s.Generation {
-			continue
+			break
+		}
+		if err := g.checkClaim(ctx); err != nil {
+			return freed, err
 		}
 		if err := r.backend.Delete(ctx, packKey(folder, s.Pack, generation)); err != nil {
 			return freed, err
 		}
-		freed += size
+		freed += sizes[generation]
 	}
 	return freed, nil
+}
+
+// dropNotes deletes the notes on packs that are gone and that no level reaches:
+// whoever reads a level while it is removed and collected finds it damaged. A
+// note on a place of a pack that is there stays, reached or not, lest somebody
+// refers to that anew.
+func (g *gc) dropNotes(ctx context.Context) error {
+	d, err := g.repo.Damage(ctx)
+	if err != nil {
+		return err
+	}
+	kinds := map[packName]Kind{}
+	for at := range d.places {
+		kinds[packName{foldersOf(at.kind)[0], at.pack}] = at.kind
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(kinds), comparePackNames) {
+		if g.liveIn(name).count(name.id) > 0 {
+			continue
+		}
+		left, err := g.repo.copies(ctx, kinds[name], name.folder, name.id)
+		if err != nil {
+			return err
+		}
+		if len(left) > 0 {
+			continue
+		}
+		if err := g.repo.clearNotes(ctx, kinds[name], name.id, func(uint32) bool { return true }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // covers reports whether a generation later than the sentence's has every

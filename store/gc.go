@@ -48,9 +48,10 @@ type gc struct {
 	run    RunID
 	marker *marker
 
-	// adopted is an earlier gc that did not come to its verdict: this one goes
-	// on with what that one condemned. 0: there is none.
-	adopted RunID
+	// adopted is an earlier gc that did not come to its verdict, or whose verdict
+	// is damaged: this one goes on with what that one condemned. A run of 0:
+	// there is none.
+	adopted adoption
 
 	mu     sync.Mutex // guards the report while a verdict is executed
 	report GCReport
@@ -105,7 +106,11 @@ func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 		// What is condemned is left to the next gc, and never committed by this one.
 		err = errors.Join(err, r.fenceGC(cleanup, g.run, g.run))
 	}
-	return g.report, errors.Join(err, r.dropBeats(cleanup, g.run), r.backend.Delete(cleanup, gcKey("gc", g.run)))
+	err = errors.Join(err, r.dropBeats(cleanup, g.run))
+	if committed && err != nil {
+		return g.report, err // the claim stays: a verdict is void without it
+	}
+	return g.report, errors.Join(err, r.backend.Delete(cleanup, gcKey("gc", g.run)))
 }
 
 // collect does the work. committed tells that the verdict stands, so that the
@@ -139,13 +144,20 @@ func (g *gc) collect(ctx context.Context) (committed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if err := g.checkClaim(ctx); err != nil {
+		return false, err
+	}
 	if err := g.repo.putVerdict(ctx, v, sentences); err != nil {
 		return false, err
 	}
-	if err := g.execute(ctx, v, sentences); err != nil || g.adopted == 0 {
+	err = g.execute(ctx, v, sentences)
+	if err == nil {
+		err = g.dropNotes(ctx)
+	}
+	if err != nil || g.adopted.run == 0 {
 		return true, err
 	}
-	return true, g.repo.dropGC(ctx, g.adopted, false)
+	return true, g.repo.dropGC(ctx, g.adopted.run, false)
 }
 
 // markAgain marks what has been committed since, and what has been removed
@@ -166,8 +178,8 @@ func (g *gc) markAgain(ctx context.Context, removed []string) error {
 // condemn marks what is reached and condemns packs of which nothing is, or
 // little; or it goes on with what an earlier gc condemned.
 func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, error) {
-	if g.adopted != 0 {
-		return g.adopt(ctx)
+	if g.adopted.run != 0 {
+		return g.adopted.condemned, g.adopted.waiting, nil
 	}
 	found, err := g.repo.listRoots(ctx)
 	if err != nil {
@@ -209,6 +221,10 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 		return nil, nil, err
 	}
 	if w.Claims, err = g.repo.claims(ctx); err != nil {
+		return nil, nil, err
+	}
+	// From here on others may go on with it.
+	if err := g.checkClaim(ctx); err != nil {
 		return nil, nil, err
 	}
 	return condemned, w, g.repo.putObject(ctx, gcKey("waiting", g.run), "waiting", w)

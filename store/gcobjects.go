@@ -130,6 +130,29 @@ func (r *Repository) condemnedPacks(ctx context.Context) (map[PackID]bool, error
 	return condemned, nil
 }
 
+// condemnedBy reads what one gc has condemned.
+func (r *Repository) condemnedBy(ctx context.Context, run RunID) (condemned []packName, err error) {
+	keys, err := r.list(ctx, gcKey("condemned", run)+".")
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		var lists []packList
+		if err := r.getObject(ctx, key, "condemned", &lists); err != nil {
+			return nil, err
+		}
+		for _, list := range lists {
+			for run, seqs := range list.Packs {
+				for _, seq := range seqs {
+					condemned = append(condemned, packName{foldersOf(list.Kind)[0], PackID{run, seq}})
+				}
+			}
+		}
+	}
+	slices.SortFunc(condemned, comparePackNames)
+	return condemned, nil
+}
+
 // gcRuns lists the runs of gcs that have left objects of a kind in work/.
 func (r *Repository) gcRuns(ctx context.Context, what string) ([]RunID, error) {
 	prefix := workPrefix + what + "."
@@ -154,21 +177,49 @@ func (r *Repository) readVerdict(ctx context.Context, run RunID) (*verdict, erro
 	if err != nil {
 		return nil, err
 	}
+	e, err := openObject(p)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", gcKey("verdict", run), err)
+	}
 	var t gcTombstone
-	if decodeObject(p, "tombstone", &t) == nil {
+	if e.decode("tombstone", &t) == nil {
 		return nil, nil
 	}
 	var v verdict
-	if err := decodeObject(p, "verdict", &v); err != nil {
+	if err := e.decode("verdict", &v); err != nil {
 		return nil, fmt.Errorf("%s: %w", gcKey("verdict", run), err)
 	}
 	return &v, nil
 }
 
+// sentences reads a gc's verdict with all its parts; nil without an error is a
+// tombstone. A part that is missing is as bad as one that is damaged: they go
+// after the commit key.
+func (r *Repository) sentences(ctx context.Context, run RunID) (*verdict, []sentence, error) {
+	v, err := r.readVerdict(ctx, run)
+	if v == nil || err != nil {
+		return nil, nil, err
+	}
+	var list []sentence
+	for part := range v.Parts {
+		var p verdictPart
+		err := r.getObject(ctx, gcPartKey("verdict", run, part), "verdict part", &p)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", errBadObject, err)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		list = append(list, p.Sentences...)
+	}
+	return v, list, nil
+}
+
 // dropGC deletes what a gc has left in work/, but for its tombstone: that
-// keeps it from committing for ever.
+// keeps it from committing for ever. What it condemned goes last: while there
+// is a verdict, nothing may refer anew to what it names.
 func (r *Repository) dropGC(ctx context.Context, run RunID, verdictToo bool) error {
-	for _, what := range []string{"condemned", "waiting", "verdict", "gc"} {
+	for _, what := range []string{"verdict", "gc", "waiting", "condemned"} {
 		keys, err := r.list(ctx, gcKey(what, run))
 		if err != nil {
 			return err

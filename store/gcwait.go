@@ -23,7 +23,7 @@ func (g *gc) settleOthers(ctx context.Context) error {
 			return err
 		}
 		for _, run := range runs {
-			if run == g.run || run == g.adopted {
+			if run == g.run || run == g.adopted.run {
 				continue
 			}
 			if err := g.settle(ctx, run); err != nil {
@@ -32,32 +32,6 @@ func (g *gc) settleOthers(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// adopt reads what the adopted gc had condemned, and for whom it waited.
-func (g *gc) adopt(ctx context.Context) (condemned []packName, w *gcWaiting, err error) {
-	w = &gcWaiting{}
-	if err := g.repo.getObject(ctx, gcKey("waiting", g.adopted), "waiting", w); err != nil {
-		return nil, nil, err
-	}
-	keys, err := g.repo.list(ctx, gcKey("condemned", g.adopted)+".")
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, key := range keys {
-		var lists []packList
-		if err := g.repo.getObject(ctx, key, "condemned", &lists); err != nil {
-			return nil, nil, err
-		}
-		for _, list := range lists {
-			for run, seqs := range list.Packs {
-				for _, seq := range seqs {
-					condemned = append(condemned, packName{foldersOf(list.Kind)[0], PackID{run, seq}})
-				}
-			}
-		}
-	}
-	return condemned, w, nil
 }
 
 // waitOthers fences gcs that are dead.
@@ -88,35 +62,72 @@ func (g *gc) waitOthers(ctx context.Context) error {
 	return nil
 }
 
-// settle ends one earlier gc.
+// settle ends one earlier gc. A verdict counts only while its gc's claim
+// stands, which goes after it: without, it came from a gc that lived through an
+// older copy of the repository being put back, and is not about this one.
 func (g *gc) settle(ctx context.Context, run RunID) error {
 	if err := g.repo.fenceGC(ctx, run, g.run); err != nil {
 		return err
 	}
-	v, err := g.repo.readVerdict(ctx, run)
-	if err != nil {
+	v, list, err := g.repo.sentences(ctx, run)
+	switch {
+	case errors.Is(err, errBadObject):
+		return g.adopt(ctx, run, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // it has been executed, and is being dropped
+	case err != nil:
 		return err
 	}
 	if v == nil {
-		waiting, err := g.repo.list(ctx, gcKey("waiting", run))
-		if err == nil && len(waiting) > 0 && g.adopted == 0 {
-			g.adopted = run
-			return nil
-		}
-		return errors.Join(err, g.repo.dropGC(ctx, run, false))
+		return g.adopt(ctx, run, nil)
 	}
-	var list []sentence
-	for part := range v.Parts {
-		var p verdictPart
-		if err := g.repo.getObject(ctx, gcPartKey("verdict", run, part), "verdict part", &p); err != nil {
-			return err
-		}
-		list = append(list, p.Sentences...)
-	}
-	if err := g.execute(ctx, v, list); err != nil {
+	claimed, err := g.repo.stands(ctx, gcKey("gc", run))
+	if err != nil {
 		return err
 	}
+	if claimed {
+		if err := g.execute(ctx, v, list); err != nil {
+			return err
+		}
+	}
 	return g.repo.dropGC(ctx, run, true)
+}
+
+// adoption is what one gc takes over from another.
+type adoption struct {
+	run       RunID
+	bad       error // why its verdict cannot be read; nil: it has none
+	condemned []packName
+	waiting   *gcWaiting
+}
+
+// adopt goes on with what an earlier gc had condemned, or drops it: one is
+// enough, and without a verdict nothing depends on it. With a damaged verdict
+// something does: its executor may be about to delete a pack, into which no
+// new reference may come until a later verdict has named it too.
+func (g *gc) adopt(ctx context.Context, run RunID, bad error) error {
+	if bad == nil && g.adopted.run != 0 {
+		return g.repo.dropGC(ctx, run, false)
+	}
+	a := adoption{run: run, bad: bad, waiting: &gcWaiting{}}
+	err := g.repo.getObject(ctx, gcKey("waiting", run), "waiting", a.waiting)
+	if err == nil {
+		a.condemned, err = g.repo.condemnedBy(ctx, run)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), bad == nil && errors.Is(err, errBadObject):
+		return g.repo.dropGC(ctx, run, false)
+	case err != nil:
+		return errors.Join(bad, err)
+	case g.adopted.bad != nil:
+		return errors.Join(g.adopted.bad, bad)
+	case g.adopted.run != 0:
+		if err := g.repo.dropGC(ctx, g.adopted.run, false); err != nil {
+			return err
+		}
+	}
+	g.adopted = a
+	return nil
 }
 
 // wait returns once every backup of a list is over, having fenced those that
@@ -196,6 +207,9 @@ func (g *gc) over(ctx context.Context, c *claim, watched map[RunID]*watch) (bool
 	}
 	if !dead {
 		return false, nil
+	}
+	if there, err := g.repo.claimed(ctx, claimKey(c.Name, c.Number), c.Run); !there {
+		return false, err
 	}
 	return true, g.repo.fence(ctx, c.Name, c.Number, c.Run, g.run)
 }

@@ -80,15 +80,19 @@ func (r *Repository) readCommit(ctx context.Context, name Name, n LevelNumber) (
 	if err != nil {
 		return c, err
 	}
+	e, err := openObject(p)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", key, err)
+	}
 	var t tombstone
-	if decodeObject(p, "tombstone", &t) == nil {
+	if e.decode("tombstone", &t) == nil {
 		if t.Name != name || t.Number != n {
 			return c, fmt.Errorf("%s: %w: it belongs to %s level %s", key, errBadObject, t.Name, t.Number)
 		}
 		return commitRecord{tombstone: &t}, nil
 	}
 	var l Level
-	if err := decodeObject(p, "level", &l); err != nil {
+	if err := e.decode("level", &l); err != nil {
 		return c, fmt.Errorf("%s: %w", key, err)
 	}
 	if l.Name != name || l.Number != n {

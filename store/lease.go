@@ -25,6 +25,13 @@ type lease struct {
 	Fanout  int         `json:"fanout"`
 }
 
+func (l *lease) Validate() error {
+	if l.Run == 0 || l.Chunks < 0 || !validFanout(l.Fanout) {
+		return fmt.Errorf("lease of run %s: %d chunks, fan-out %d", l.Run, l.Chunks, l.Fanout)
+	}
+	return nil
+}
+
 func leaseKey(run RunID) string { return workPrefix + "lease." + run.String() }
 
 // Lease announces that a level is being read; release ends that. On a

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +18,10 @@ const mendBytes = 32 << 20
 // mender gives packs with bad chunks a new generation in which those are whole
 // again.
 type mender struct {
-	repo   *Repository
+	repo *Repository
+	// mayDelete is asked before an older generation is deleted.
+	mayDelete func(context.Context) error
+
 	good   map[PackID]map[uint32]Encoded
 	bytes  int
 	stored int64
@@ -66,8 +71,9 @@ func (w *Writer) Mend(ctx context.Context, e Encoded, base Ref) error {
 func (w *Writer) Mended() int64 { return w.mends.mended }
 
 func (m *mender) flush(ctx context.Context) error {
-	for id, good := range m.good {
-		stored, _, err := m.repo.mendPack(ctx, KindData, dataPrefix, id, good)
+	for _, id := range sortedPacks(m.good) {
+		good := m.good[id]
+		stored, _, err := m.repo.mendPack(ctx, KindData, dataPrefix, id, good, m.mayDelete)
 		if err != nil {
 			return fmt.Errorf("mend pack %s: %w", id, err)
 		}
@@ -82,13 +88,15 @@ func (m *mender) flush(ctx context.Context) error {
 // flushMaps gives map packs of which a copy is bad a new generation, made of
 // what both copies have, and deletes the notes on nodes that are whole again.
 func (m *mender) flushMaps(ctx context.Context, d *Damage) error {
-	for id, refs := range d.mapNodes() {
+	packs := d.mapNodes()
+	for _, id := range sortedPacks(packs) {
+		refs := packs[id]
 		var written int64
 		for _, folder := range foldersOf(KindMap) {
 			if has(m.repo.soundTable(ctx, folder, id), refs) {
 				continue
 			}
-			n, _, err := m.repo.mendPack(ctx, KindMap, folder, id, nil)
+			n, _, err := m.repo.mendPack(ctx, KindMap, folder, id, nil, m.mayDelete)
 			if err != nil {
 				return fmt.Errorf("mend map pack %s: %w", id, err)
 			}
@@ -111,6 +119,13 @@ func (m *mender) flushMaps(ctx context.Context, d *Damage) error {
 		}
 	}
 	return nil
+}
+
+// sortedPacks lists packs in the order in which they were written.
+func sortedPacks[V any](packs map[PackID]V) []PackID {
+	return slices.SortedFunc(maps.Keys(packs), func(a, b PackID) int {
+		return cmp.Or(cmp.Compare(a.Run, b.Run), cmp.Compare(a.Seq, b.Seq))
+	})
 }
 
 // has reports whether a table names all of these references.
@@ -156,7 +171,9 @@ func (r *Repository) soundTable(ctx context.Context, folder string, id PackID) [
 // deletes the notes of what is whole again, and the older generations, unless
 // one may still hold what the new one lacks: a frame that could not be read
 // now may be readable another time. complete tells that there is none.
-func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id PackID, good map[uint32]Encoded) (stored int64, complete bool, err error) {
+func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id PackID, good map[uint32]Encoded,
+	mayDelete func(context.Context) error,
+) (stored int64, complete bool, err error) {
 	for {
 		generations, err := r.listGenerations(ctx, folder, id)
 		if err != nil {
@@ -197,6 +214,9 @@ func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id 
 			if !b.covers(tables[key]) {
 				complete = false
 				continue
+			}
+			if err := mayDelete(ctx); err != nil {
+				return 0, false, err
 			}
 			if err := r.backend.Delete(ctx, key); err != nil {
 				return 0, false, err

@@ -26,6 +26,8 @@ func packOf(t testing.TB, r *Repository, id PackID, chunks ...[]byte) (refs []Re
 	return refs, object
 }
 
+func always(context.Context) error { return nil }
+
 // replace does what a failing disk does.
 func replace(t testing.TB, r *Repository, key string, p []byte) {
 	t.Helper()
@@ -91,7 +93,7 @@ func TestFramesInsideChunks(t *testing.T) {
 					if list := bad(t, r, refs, chunks); len(list) != 1 || list[0] != holder {
 						t.Fatalf("chunks %v are bad instead of %d", list, holder)
 					}
-					if _, complete, err := r.mendPack(ctx, KindData, dataPrefix, id, nil); complete || err != nil {
+					if _, complete, err := r.mendPack(ctx, KindData, dataPrefix, id, nil, always); complete || err != nil {
 						t.Fatal(complete, err)
 					}
 				}
@@ -99,7 +101,7 @@ func TestFramesInsideChunks(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, _, err := r.mendPack(ctx, KindData, dataPrefix, id, map[uint32]Encoded{uint32(holder): e}); err != nil {
+				if _, _, err := r.mendPack(ctx, KindData, dataPrefix, id, map[uint32]Encoded{uint32(holder): e}, always); err != nil {
 					t.Fatal(err)
 				}
 				if list := bad(t, r, refs, chunks); len(list) > 0 {
@@ -130,7 +132,7 @@ func TestMendKeepsWhatMayBeReadAgain(t *testing.T) {
 		key := packKey(dataPrefix, id, 0)
 		replace(t, r, key, harmed)
 		for range 3 {
-			if _, complete, err := r.mendPack(context.Background(), KindData, dataPrefix, id, nil); complete || err != nil {
+			if _, complete, err := r.mendPack(context.Background(), KindData, dataPrefix, id, nil, always); complete || err != nil {
 				t.Fatal(complete, err)
 			}
 		}

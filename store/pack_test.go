@@ -275,7 +275,7 @@ func TestGenerations(t *testing.T) {
 	}
 	// The pack is lost and comes back chunk by chunk, each mend on top of the last.
 	for i := range uint32(3) {
-		stored, complete, err := r.mendPack(ctx, KindData, dataPrefix, id, map[uint32]Encoded{i: good[i]})
+		stored, complete, err := r.mendPack(ctx, KindData, dataPrefix, id, map[uint32]Encoded{i: good[i]}, always)
 		if err != nil || stored == 0 {
 			t.Fatal(stored, complete, err)
 		}
@@ -302,7 +302,7 @@ func TestGenerations(t *testing.T) {
 	if err := r.backend.Put(ctx, newest, p); err != nil {
 		t.Fatal(err)
 	}
-	if _, complete, err := r.mendPack(ctx, KindData, dataPrefix, id, map[uint32]Encoded{0: good[0]}); complete || err != nil {
+	if _, complete, err := r.mendPack(ctx, KindData, dataPrefix, id, map[uint32]Encoded{0: good[0]}, always); complete || err != nil {
 		t.Errorf("complete without chunk 2: %v", err)
 	}
 	if _, err := readAll(ctx, r.backend, newest, maxPackBytes); err != nil {

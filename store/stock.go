@@ -32,9 +32,11 @@ type stocked struct {
 
 // names lists the packs in the order in which they were written.
 func (s *stock) names() []packName {
-	return slices.SortedFunc(maps.Keys(s.packs), func(a, b packName) int {
-		return cmp.Or(cmp.Compare(a.folder, b.folder), cmp.Compare(a.id.Run, b.id.Run), cmp.Compare(a.id.Seq, b.id.Seq))
-	})
+	return slices.SortedFunc(maps.Keys(s.packs), comparePackNames)
+}
+
+func comparePackNames(a, b packName) int {
+	return cmp.Or(cmp.Compare(a.folder, b.folder), cmp.Compare(a.id.Run, b.id.Run), cmp.Compare(a.id.Seq, b.id.Seq))
 }
 
 func (p *stocked) newest() uint32 { return slices.Max(p.generations) }

@@ -49,7 +49,7 @@ func (m *mender) flushTables(ctx context.Context, d *Damage, condemned map[PackI
 		if kind == KindData && condemned[name.id] {
 			continue
 		}
-		n, _, err := m.repo.mendPack(ctx, kind, name.folder, name.id, nil)
+		n, _, err := m.repo.mendPack(ctx, kind, name.folder, name.id, nil, m.mayDelete)
 		if err != nil {
 			return fmt.Errorf("mend pack %s: %w", name.id, err)
 		}

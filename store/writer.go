@@ -69,7 +69,7 @@ func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Wr
 	w.data = newPackWriter(ctx, r, KindData, c.Run, onStored)
 	w.data.shrink(o.PackMemory)
 	w.nodes = newPackWriter(ctx, r, KindMap, c.Run, onStored)
-	w.mends = mender{repo: r}
+	w.mends = mender{repo: r, mayDelete: w.checkClaim}
 	beatCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stopBeat = stop
 	w.beating.Go(func() { r.keepBeating(beatCtx, c.Run, c.beat(), w.moved.Load) })
@@ -228,7 +228,14 @@ func (w *Writer) Commit(ctx context.Context, l *Level) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	if err := w.checkClaim(ctx); err != nil {
+		return err
+	}
 	return w.end(ctx, w.repo.put(ctx, levelKey(l.Name, l.Number), record))
+}
+
+func (w *Writer) checkClaim(ctx context.Context) error {
+	return w.repo.checkClaim(ctx, claimKey(w.claim.Name, w.Number), w.ID)
 }
 
 // end settles what became of the commit and lets go of the name.
@@ -240,7 +247,10 @@ func (w *Writer) end(ctx context.Context, putErr error) error {
 	w.beating.Wait()
 	if putErr != nil {
 		// Keep a put that may yet arrive from taking effect, and see what is there.
-		fenceErr := w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID)
+		var fenceErr error
+		if !errors.Is(putErr, fs.ErrExist) {
+			fenceErr = w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID)
+		}
 		c, readErr := w.repo.readCommit(ctx, w.claim.Name, w.Number)
 		ours := c.level != nil && c.level.Run == w.ID
 		if ours && readErr == nil {
@@ -276,6 +286,11 @@ func (w *Writer) Abort(ctx context.Context) error {
 	w.ended = true
 	w.stopBeat()
 	w.beating.Wait()
+	if errors.Is(w.checkClaim(ctx), ErrFenced) {
+		// The number is decided; or it is not this run's any more, and a tombstone
+		// might leave a gap behind the numbers that there are now.
+		return w.repo.dropBeats(ctx, w.ID)
+	}
 	if err := w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID); err != nil {
 		return err // the claim stays: the next run finds this one gone and fences it
 	}
