@@ -18,7 +18,8 @@ func getBuffer(n int) []byte {
 	}
 }
 
-// putBuffer gives a buffer back.
+// putBuffer gives a buffer back. One whose read or write failed is left to the
+// garbage collector, since what was left behind may use it still.
 func putBuffer(p []byte) {
 	if cap(p) < bufferBytes {
 		return

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -296,7 +295,6 @@ func (r *restore) read(ctx context.Context, p *piece) error {
 		return err
 	}
 	p.data = getBuffer(int(e.Length))
-	clear(p.data)
 	bad, err := fetchInto(ctx, r.repo, r.level, p.first, p.refs, p.data)
 	if err != nil {
 		return err
@@ -336,28 +334,30 @@ type badChunk struct {
 }
 
 // fetchInto reads the chunks of positions from first on into data, which
-// begins there and is zeroed. Bad ones are noted in the repository and
-// returned.
+// begins there; holes and bad chunks become zeros. Bad ones are noted in the
+// repository and returned.
 func fetchInto(ctx context.Context, repo *store.Repository, l *store.Level, first int64, refs []store.Ref, data []byte) (bad []badChunk, err error) {
 	var wanted []store.Ref
 	var places []int
-	for i, ref := range refs {
-		if !ref.IsZero() {
-			wanted, places = append(wanted, ref), append(places, i)
-		}
+	room := func(i int) []byte {
+		at := int64(i) * l.ChunkSize
+		return data[at:min(at+l.ChunkSize, int64(len(data)))]
 	}
-	err = repo.Fetch(ctx, store.KindData, wanted, func(i int, raw []byte, err error) error {
-		pos := first + int64(places[i])
-		at := int64(places[i]) * l.ChunkSize
-		room := data[at:min(at+l.ChunkSize, int64(len(data)))]
-		if err == nil && len(raw) > len(room) {
-			err = &store.ChunkError{Kind: store.KindData, Ref: wanted[i], Cause: fmt.Errorf("%d bytes where %d fit", len(raw), len(room))}
+	for i, ref := range refs {
+		if ref.IsZero() {
+			clear(room(i))
+			continue
 		}
+		wanted, places = append(wanted, ref), append(places, i)
+	}
+	into := func(i int) []byte { return room(places[i]) }
+	err = repo.FetchInto(ctx, store.KindData, wanted, into, func(i, n int, err error) error {
 		if err == nil {
-			copy(room, raw)
+			clear(into(i)[n:])
 			return nil
 		}
-		bad = append(bad, badChunk{pos, err})
+		clear(into(i))
+		bad = append(bad, badChunk{first + int64(places[i]), err})
 		return noteDamage(ctx, repo, l, err)
 	})
 	return bad, err
@@ -388,7 +388,6 @@ func (r *restore) write(ctx context.Context, p *piece) error {
 	if err := r.read(ctx, p); err != nil {
 		return err
 	}
-	defer putBuffer(p.data)
 	for i := 0; i < len(p.refs); {
 		j := i + 1
 		for j < len(p.refs) && p.refs[j].IsZero() == p.refs[i].IsZero() {
@@ -408,6 +407,7 @@ func (r *restore) write(ctx context.Context, p *piece) error {
 		}
 		i = j
 	}
+	putBuffer(p.data)
 	return nil
 }
 

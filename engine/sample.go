@@ -196,10 +196,10 @@ func (c *checker) chunk(pos int64) {
 	c.group.Go(func() error {
 		off := pos * c.b.repo.ChunkSize
 		p := getBuffer(int(chunkLength(pos, c.b.repo.ChunkSize, c.b.size)))
-		defer putBuffer(p)
 		if err := readFull(c.b.state.Reader, p, off); err != nil {
 			return err
 		}
+		defer putBuffer(p)
 		c.b.w.Moved()
 		c.b.o.Progress.Read.Add(int64(len(p)))
 		c.b.sampled.Add(int64(len(p)))

@@ -262,7 +262,6 @@ func (s *scrub) check(ctx context.Context, p *piece) error {
 	}
 	stored := getBuffer(int(e.Length))
 	defer putBuffer(stored)
-	clear(stored)
 	bad, err := fetchInto(ctx, s.repo, s.level, p.first, p.refs, stored)
 	if err != nil {
 		return err
@@ -317,10 +316,10 @@ func (s *scrub) compare(p *piece, e hints.Extent, stored []byte, bad []badChunk)
 		return nil
 	}
 	live := getBuffer(int(e.Length))
-	defer putBuffer(live)
 	if err := readFull(s.o.Source.Reader, live, e.Offset); err != nil {
 		return fmt.Errorf("read the source, %d bytes at %d: %w", e.Length, e.Offset, err)
 	}
+	defer putBuffer(live)
 	s.mu.Lock()
 	s.report.Compared += e.Length
 	s.mu.Unlock()

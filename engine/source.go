@@ -83,7 +83,8 @@ const (
 // View is one unchanging state of an image, opened for reading.
 type View struct {
 	// Reader reads at any offset, from many goroutines at a time. A read inside
-	// [0, Size) fills the buffer or fails.
+	// [0, Size) fills the buffer or fails. One that failed may go on writing to
+	// the buffer, which must not be used again.
 	Reader io.ReaderAt
 
 	// Size is the image's length in bytes.

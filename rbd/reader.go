@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync"
 )
 
 // reader reads a snapshot, or an image opened read-only, from many goroutines at
@@ -16,8 +15,7 @@ type reader struct {
 }
 
 // ReadAt implements io.ReaderAt. A read that is left behind because the context
-// ended or the cluster hangs may still write to its buffer later, so that is
-// never the caller's.
+// ended or the cluster hangs may still write to p after its error.
 func (r *reader) ReadAt(p []byte, off int64) (int, error) {
 	switch {
 	case off < 0:
@@ -39,30 +37,12 @@ func (r *reader) ReadAt(p []byte, off int64) (int, error) {
 
 func (r *reader) fill(p []byte, off int64) error {
 	what := fmt.Sprintf("read %s at %d+%d", r.im.spec, off, len(p))
-	buffer, err := call(r.ctx, &r.im.calls, what, func(func()) (*[]byte, error) {
-		b := takeBuffer(len(p))
-		n, err := r.im.rbd.ReadAt((*b)[:len(p)], off)
+	err := do(r.ctx, &r.im.calls, what, func() error {
+		n, err := r.im.rbd.ReadAt(p, off)
 		if err == nil && n < len(p) || err == io.EOF {
 			err = fmt.Errorf("%s: librbd gave %d bytes: %w", what, n, io.ErrUnexpectedEOF)
 		}
-		return b, err
-	}, nil)
-	if err != nil {
-		return r.im.conn.named(err, "%s", what)
-	}
-	copy(p, *buffer)
-	buffers.Put(buffer)
-	return nil
-}
-
-var buffers sync.Pool
-
-// takeBuffer gives a buffer of at least n bytes.
-func takeBuffer(n int) *[]byte {
-	if b, ok := buffers.Get().(*[]byte); ok && cap(*b) >= n {
-		*b = (*b)[:cap(*b)]
-		return b
-	}
-	b := make([]byte, n)
-	return &b
+		return err
+	})
+	return r.im.conn.named(err, "%s", what)
 }

@@ -43,6 +43,7 @@ type fetcher struct {
 	span  []byte
 	raw   []byte
 	quick bool // compare CRCs only, and give out no bytes
+	room  func(i int) []byte // where raw bytes go to; nil: raw
 }
 
 // wanted is a reference to be read and its place in the caller's list.
@@ -58,8 +59,28 @@ type wanted struct {
 // not of refs; a reference that stands twice is given twice. An error of fn
 // ends the fetch; so does a cancelled context.
 func (r *Repository) Fetch(ctx context.Context, kind Kind, refs []Ref, fn func(i int, raw []byte, err error) error) error {
+	return r.fetch(ctx, kind, refs, nil, fn)
+}
+
+// FetchInto is Fetch into room that the caller has: into(i) is that of refs[i],
+// and fn is told how many bytes of it were filled. Bytes that do not fit are a
+// *ChunkError. After an error the room may have anything in it.
+func (r *Repository) FetchInto(ctx context.Context, kind Kind, refs []Ref, into func(i int) []byte, fn func(i, n int, err error) error) error {
+	return r.fetch(ctx, kind, refs, into, func(i int, raw []byte, err error) error {
+		if room := len(into(i)); err == nil && len(raw) > room {
+			err = &ChunkError{Kind: kind, Ref: refs[i], Cause: fmt.Errorf("%d bytes where %d fit", len(raw), room)}
+		}
+		return fn(i, len(raw), err)
+	})
+}
+
+func (r *Repository) fetch(ctx context.Context, kind Kind, refs []Ref, room func(int) []byte, fn func(int, []byte, error) error) error {
 	f := r.fetchers.Get().(*fetcher)
-	defer r.fetchers.Put(f)
+	f.room = room
+	defer func() {
+		f.room = nil
+		r.fetchers.Put(f)
+	}()
 	return f.fetch(ctx, kind, refs, fn)
 }
 
@@ -274,24 +295,36 @@ func (f *fetcher) entries(ctx context.Context, key string, refs []wanted, maxRaw
 	return nil
 }
 
-// frame decodes a frame, whose bytes begin at p, and compares its checksum.
+// frame decodes a frame, whose bytes begin at p, and compares its checksum,
+// beside which its CRC tells nothing more.
 func (f *fetcher) frame(p []byte, w wanted, maxRaw int) ([]byte, error) {
-	stored, err := checkFrame(p, w.ref.Index, &w.e, maxRaw)
-	if err != nil || f.quick {
+	if f.quick {
+		_, err := checkFrame(p, w.ref.Index, &w.e, maxRaw)
+		return nil, err
+	}
+	stored, err := frameAt(p, w.ref.Index, &w.e, maxRaw)
+	if err != nil {
 		return nil, err
 	}
 	return f.decode(stored, w)
 }
 
-func (f *fetcher) decode(stored []byte, w wanted) (_ []byte, err error) {
-	f.raw, err = f.coder.Decode(f.raw[:0], Encoded{Raw: w.e.Raw, Codec: w.e.Codec, Stored: stored})
+func (f *fetcher) decode(stored []byte, w wanted) ([]byte, error) {
+	to := f.raw
+	if f.room != nil {
+		to = f.room(w.at)
+	}
+	raw, err := f.coder.Decode(to[:0:len(to)], Encoded{Raw: w.e.Raw, Codec: w.e.Codec, Stored: stored})
+	if f.room == nil {
+		f.raw = raw[:cap(raw)]
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBadPack, err)
 	}
-	if Sum(f.raw) != w.ref.Sum {
+	if Sum(raw) != w.ref.Sum {
 		return nil, fmt.Errorf("%w: the bytes fail their checksum", errBadPack)
 	}
-	return f.raw, nil
+	return raw, nil
 }
 
 // salvage looks for the frames of refs without the help of the pack's table,

@@ -217,9 +217,19 @@ func decodeFrameHeader(p []byte, maxRaw int) (index uint32, e entry, err error) 
 	return index, e, nil
 }
 
-// checkFrame takes a frame with its header as it was read and returns its
-// stored bytes, or says how it contradicts the table's entry.
+// checkFrame is frameAt for those who do not compare the checksum of the raw
+// bytes: it compares the CRC of the stored ones.
 func checkFrame(p []byte, index uint32, e *entry, maxRaw int) ([]byte, error) {
+	stored, err := frameAt(p, index, e, maxRaw)
+	if err == nil && crc32.Checksum(stored, castagnoli) != e.CRC {
+		return nil, fmt.Errorf("%w: frame fails its CRC", errBadPack)
+	}
+	return stored, err
+}
+
+// frameAt takes a frame with its header as it was read and returns its stored
+// bytes, or says how it contradicts the table's entry.
+func frameAt(p []byte, index uint32, e *entry, maxRaw int) ([]byte, error) {
 	i, f, err := decodeFrameHeader(p, maxRaw)
 	if err != nil {
 		return nil, err
@@ -232,11 +242,7 @@ func checkFrame(p []byte, index uint32, e *entry, maxRaw int) ([]byte, error) {
 	if len(stored) < e.Stored {
 		return nil, fmt.Errorf("%w: frame is cut", errBadPack)
 	}
-	stored = stored[:e.Stored]
-	if crc32.Checksum(stored, castagnoli) != e.CRC {
-		return nil, fmt.Errorf("%w: frame fails its CRC", errBadPack)
-	}
-	return stored, nil
+	return stored[:e.Stored], nil
 }
 
 // decodeTable decodes a whole table and holds it against the header's CRC.
