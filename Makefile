@@ -27,7 +27,7 @@ export GOFLAGS := $(if $(filter -tags=%,$(goflags)),\
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 build   := $(GO) build -trimpath -ldflags '$(version:%=-X main.version=%)'
 
-.PHONY: help build build-norbd test test-other verify verify-rbd race lint demo cluster cluster-down deps headers clean
+.PHONY: help build build-norbd test test-other verify verify-rbd race lint demo bench cluster cluster-down deps headers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -67,6 +67,11 @@ lint: headers ## go vet, with and without librbd, gofumpt and staticcheck
 demo: deps ## install what is missing and show a backup, damage, mending and a restore on a real cluster
 	@$(MAKE) --no-print-directory build
 	docker/cluster.sh with -- docker/demo.sh
+
+bench: ## measure backy beside its peers, in RAM of which it takes 20 GiB: WHAT=rbd,file,sizes,levels,images,chunks
+	@docker/deps.sh bench
+	@$(MAKE) --no-print-directory build
+	docker/cluster.sh with --size 12G -- $(GO) run ./cmd/bench -what $(or $(WHAT),rbd) $(BENCHFLAGS)
 
 cluster: deps ## start a Ceph cluster in .cluster to play with; it stays until cluster-down
 	docker/cluster.sh up $(CLUSTER)

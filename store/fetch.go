@@ -42,7 +42,7 @@ type fetcher struct {
 	table []byte
 	span  []byte
 	raw   []byte
-	quick bool // compare CRCs only, and give out no bytes
+	quick bool               // compare CRCs only, and give out no bytes
 	room  func(i int) []byte // where raw bytes go to; nil: raw
 }
 

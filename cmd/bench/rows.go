@@ -1,0 +1,264 @@
+//go:build cgo
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// row is one piece of work, by whoever can do it.
+type row struct {
+	work    string
+	samples map[string][]sample // by tool
+	order   []string
+}
+
+func (r *row) add(tool string, s sample) {
+	if r.samples == nil {
+		r.samples = map[string][]sample{}
+	}
+	if len(r.samples[tool]) == 0 {
+		r.order = append(r.order, tool)
+	}
+	r.samples[tool] = append(r.samples[tool], s)
+}
+
+// players are the tools that take part and have a script for some work.
+func (b *bench) players(work string) (list []*tool) {
+	for _, t := range tools {
+		switch {
+		case t.scripts[work] == "":
+		case b.o.with != nil && t.scripts[prepare] != "" && !b.o.with[t.name]:
+		case !t.installed():
+		default:
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// envOf is what a tool's scripts know. Caches and keys of the peers lie in
+// their folders in RAM, too.
+func (b *bench) envOf(t *tool, e env) env {
+	self, _ := os.Executable()
+	home := filepath.Join(b.dir, "home."+fileName(t.name))
+	e = e.with(env{
+		"BACKY": b.o.backy, "BENCH": self, "OUT": filepath.Join(b.dir, "restored"),
+		"WITH": filepath.Join(b.dir, "repo.backy"), "XDG_CACHE_HOME": home + "/cache", "XDG_CONFIG_HOME": home + "/config",
+		"BORG_BASE_DIR": home, "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+		"KOPIA_CONFIG_PATH": home + "/kopia.config", "KOPIA_PASSWORD": "bench", "KOPIA_CHECK_FOR_UPDATES": "false",
+	})
+	if t.scripts[prepare] != "" {
+		repo := filepath.Join(b.dir, "repo."+fileName(t.name))
+		e = e.with(env{"REPO": repo, "RESTIC_REPOSITORY": repo, "RESTIC_PASSWORD": "bench"})
+	}
+	return e
+}
+
+func fileName(s string) string {
+	name := []byte(s)
+	for i, c := range name {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			name[i] = '-'
+		}
+	}
+	return string(name)
+}
+
+// fresh gives a tool an empty repository.
+func (b *bench) fresh(ctx context.Context, t *tool, e env) error {
+	if err := errors.Join(os.RemoveAll(e["REPO"]), os.RemoveAll(e["XDG_CACHE_HOME"])); err != nil {
+		return err
+	}
+	_, err := b.shell(ctx, t.scripts[prepare], e)
+	return err
+}
+
+// play measures one work of each player, one after the other; run 0 is a
+// warm-up, which does not count.
+func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after func(*tool, env) error) error {
+	for _, t := range b.players(r.work) {
+		te := b.envOf(t, e)
+		if before != nil {
+			if err := before(t, te); err != nil {
+				return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
+			}
+		}
+		s, err := b.measure(ctx, t.scripts[r.work], te)
+		if err != nil {
+			return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "%-30s %-30s %7.2f s  %7.2f s CPU  %5d MiB peak\n", r.work, t.name, s.Seconds, s.CPU, s.Peak>>20)
+		if run > 0 {
+			r.add(t.name, s)
+		}
+		if after != nil {
+			if err := after(t, te); err != nil {
+				return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+const (
+	image    = "rbd/bench"
+	restored = "rbd/bench-restored"
+)
+
+// benchRBD measures all work on an RBD image.
+func benchRBD(ctx context.Context, b *bench) error {
+	w, err := b.makeWork(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.snapshots(ctx, w, image, b.o.runs); err != nil {
+		return err
+	}
+	e := env{"IMAGE": image, "NEW": restored, "FILE": w.path, "N": fmt.Sprint(b.o.runs)}
+	for _, step := range []func(context.Context, env) error{b.firsts, b.increments, b.same, b.scrubs, b.own, b.restores} {
+		if err := step(ctx, e); err != nil {
+			return err
+		}
+	}
+	_, err = b.shell(ctx, `rbd snap purge --no-progress $IMAGE; rbd rm --no-progress $IMAGE`, e)
+	return err
+}
+
+func (b *bench) firsts(ctx context.Context, e env) error {
+	r := b.report.row(first)
+	fresh := func(t *tool, e env) error {
+		if e["REPO"] == "" {
+			return nil
+		}
+		return b.fresh(ctx, t, e)
+	}
+	// Nothing of the qcow2 is needed until the restores, which make it again.
+	for run := 1; run <= b.o.runs; run++ {
+		if err := b.play(ctx, r, run, e.with(env{"SNAP": "s0"}), fresh, nil); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(b.envOf(toolNamed("qemu-img, zstd"), e)["REPO"])
+}
+
+func (b *bench) increments(ctx context.Context, e env) error {
+	r := b.report.row(increment)
+	for run := 1; run <= b.o.runs; run++ {
+		snaps := env{"SNAP": fmt.Sprint("s", run), "PREV": fmt.Sprint("s", run-1)}
+		if err := b.play(ctx, r, run, e.with(snaps), nil, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) same(ctx context.Context, e env) error {
+	r := b.report.row(unchanged)
+	for run := 1; run <= b.o.runs; run++ {
+		if err := b.play(ctx, r, run, e.with(env{"SNAP": "s" + e["N"]}), nil, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) scrubs(ctx context.Context, e env) error {
+	r := b.report.row(scrub)
+	for run := 1; run <= b.o.runs; run++ {
+		if err := b.play(ctx, r, run, e, nil, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// own measures increments with the snapshots that they need.
+func (b *bench) own(ctx context.Context, e env) error {
+	backy := b.envOf(toolNamed("backy"), e)
+	if _, err := b.shell(ctx, `$BACKY backup rbd:$IMAGE $REPO/own; rbd snap create --no-progress $IMAGE@pipe-old`, backy); err != nil {
+		return err
+	}
+	r := b.report.row(own)
+	for run := 1; run <= b.o.runs; run++ {
+		script := `rbd bench --io-type write --io-size 4K --io-total 1200K --io-pattern rand $IMAGE`
+		if _, err := b.shell(ctx, script, e); err != nil {
+			return err
+		}
+		if err := b.play(ctx, r, run, e, nil, nil); err != nil {
+			return err
+		}
+		if b.o.with == nil || b.o.with[pipe] {
+			if _, err := b.shell(ctx, `rbd snap rename $IMAGE@pipe-new $IMAGE@pipe-old`, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// restores measures restoring the last snapshot, to an image and to a file.
+func (b *bench) restores(ctx context.Context, e env) error {
+	for _, work := range []string{toRBD, toFile} {
+		r := b.report.row(work)
+		for run := 1; run <= b.o.runs; run++ {
+			before := func(t *tool, e env) error {
+				if t.name != "qemu-img, zstd" || run > 1 || work != toRBD {
+					return nil
+				}
+				_, err := b.shell(ctx, t.scripts[prepare]+"\n"+t.scripts[first], e.with(env{"SNAP": "s" + e["N"]}))
+				return err
+			}
+			after := func(_ *tool, e env) error {
+				script := `rm -f $OUT`
+				if work == toRBD {
+					script = `rbd export --no-progress $NEW - | cmp - $FILE; rbd rm --no-progress $NEW`
+				} else {
+					script = `cmp $OUT $FILE; ` + script
+				}
+				_, err := b.shell(ctx, script, e)
+				return err
+			}
+			if err := b.play(ctx, r, run, e, before, after); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// benchFile measures the raw image as a file.
+func benchFile(ctx context.Context, b *bench) error {
+	w, err := b.makeWork(ctx)
+	if err != nil {
+		return err
+	}
+	e := env{"FILE": w.path}
+	fresh := func(t *tool, e env) error {
+		if e["REPO"] == "" {
+			return nil
+		}
+		return b.fresh(ctx, t, e)
+	}
+	for run := 1; run <= b.o.runs; run++ {
+		if err := b.play(ctx, b.report.row(fileFirst), run, e, fresh, nil); err != nil {
+			return err
+		}
+	}
+	for run := 1; run <= b.o.runs; run++ {
+		if err := w.change(ctx, run); err != nil {
+			return err
+		}
+		if err := b.play(ctx, b.report.row(fileChanged), run, e, nil, nil); err != nil {
+			return err
+		}
+		if err := b.play(ctx, b.report.row(fileSame), run, e, nil, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
