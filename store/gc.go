@@ -25,6 +25,7 @@ type GCOptions struct {
 type GCProgress struct {
 	Levels    atomic.Int64 // records marked
 	Nodes     atomic.Int64 // map nodes read
+	Known     atomic.Int64 // map nodes known from the gc before
 	Sentences atomic.Int64 // packs to be deleted or written anew
 	Executed  atomic.Int64 // of these, done
 	moved     atomic.Int64
@@ -34,6 +35,7 @@ type GCProgress struct {
 type GCReport struct {
 	Levels    int64    `json:"levels"`    // that hold what is kept
 	Nodes     int64    `json:"nodes"`     // distinct map nodes read
+	Known     int64    `json:"known"`     // and those known on this machine from the gc before
 	Packs     int64    `json:"packs"`     // objects that there were
 	Deleted   int64    `json:"deleted"`   // packs deleted
 	Rewritten int64    `json:"rewritten"` // packs written anew without their dead chunks
@@ -92,7 +94,7 @@ func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 	go func() {
 		defer close(done)
 		r.keepBeating(beatCtx, g.run, o.Beat, func() int64 {
-			return o.Progress.moved.Load() + o.Progress.Nodes.Load() + o.Progress.Executed.Load()
+			return o.Progress.moved.Load() + o.Progress.Nodes.Load() + o.Progress.Known.Load() + o.Progress.Executed.Load()
 		})
 	}()
 	committed, err := g.collect(ctx)
@@ -128,6 +130,8 @@ func (g *gc) collect(ctx context.Context) (committed bool, err error) {
 	}
 	g.report.Packs = stock.objects
 	g.marker = newMarker(g.repo, g.o.Progress)
+	g.marker.known = g.repo.openKnown(stock)
+	defer func() { g.marker.known.end(committed) }()
 	condemned, waiting, err := g.condemn(ctx, stock)
 	if err != nil {
 		return false, err
@@ -171,8 +175,14 @@ func (g *gc) markAgain(ctx context.Context, removed []string) error {
 		return err
 	}
 	err = g.marker.leases(ctx)
-	g.report.Levels, g.report.Nodes = g.o.Progress.Levels.Load(), g.o.Progress.Nodes.Load()
+	g.counted()
 	return err
+}
+
+// counted takes over into the report what has been marked.
+func (g *gc) counted() {
+	p := g.o.Progress
+	g.report.Levels, g.report.Nodes, g.report.Known = p.Levels.Load(), p.Nodes.Load(), p.Known.Load()
 }
 
 // condemn marks what is reached and condemns packs of which nothing is, or
@@ -201,8 +211,7 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 		working[c.Run] = true
 	}
 	var condemned []packName
-	for _, name := range s.names() {
-		p := s.packs[name]
+	for name, p := range s.all() {
 		if working[name.id.Run] {
 			continue // being written; its level will name it
 		}
@@ -247,7 +256,7 @@ func (g *gc) mostlyDead(ctx context.Context, name packName, p *stocked) (bool, e
 		return true, nil
 	}
 	g.o.Progress.moved.Add(1)
-	entries, err := g.repo.entriesOf(ctx, name, p.newest())
+	entries, err := g.repo.entriesOf(ctx, name, p.newest)
 	if errors.Is(err, errBadPack) || errors.Is(err, fs.ErrNotExist) {
 		return false, nil // damaged: that is a scrub's matter
 	}
@@ -258,15 +267,11 @@ func (g *gc) mostlyDead(ctx context.Context, name packName, p *stocked) (bool, e
 func (g *gc) judge(ctx context.Context, s *stock, condemned []packName, records []string) (*verdict, []sentence, error) {
 	var list []sentence
 	for _, name := range condemned {
-		p := s.packs[name]
+		p := s.find(name)
 		if p == nil || s.isLast(name) && g.marker.runs[name.id.Run] {
 			continue // gone meanwhile, or a level's last one
 		}
-		kind := KindData
-		if name.folder != dataPrefix {
-			kind = KindMap
-		}
-		sn := sentence{Kind: kind, Pack: name.id, Generation: p.newest()}
+		sn := sentence{Kind: kindOf(name.folder), Pack: name.id, Generation: p.newest}
 		if bitmap := g.liveIn(name).of(name.id); g.liveIn(name).count(name.id) > 0 {
 			dead, err := g.mostlyDead(ctx, name, p)
 			if err != nil {
@@ -321,6 +326,8 @@ func (g *gc) dryRun(ctx context.Context) error {
 		return err
 	}
 	g.marker = newMarker(g.repo, g.o.Progress)
+	g.marker.known = g.repo.openKnown(s)
+	defer g.marker.known.end(false)
 	found, err := g.repo.listRoots(ctx)
 	if err != nil {
 		return err
@@ -332,9 +339,9 @@ func (g *gc) dryRun(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.report.Packs, g.report.Levels, g.report.Nodes = s.objects, g.o.Progress.Levels.Load(), g.o.Progress.Nodes.Load()
-	for _, name := range s.names() {
-		p := s.packs[name]
+	g.report.Packs = s.objects
+	g.counted()
+	for name, p := range s.all() {
 		if slices.ContainsFunc(busy, func(c claim) bool { return c.Run == name.id.Run }) {
 			continue
 		}
@@ -352,7 +359,7 @@ func (g *gc) dryRun(ctx context.Context) error {
 			g.report.Deleted++
 			g.report.Freed += p.size
 		default:
-			entries, err := g.repo.entriesOf(ctx, name, p.newest())
+			entries, err := g.repo.entriesOf(ctx, name, p.newest)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -101,5 +102,41 @@ func TestLiveSetMemory(t *testing.T) {
 		if used*scale > c.most {
 			t.Errorf("%s: %d MiB for 100 TiB", c.what, used*scale>>20)
 		}
+	}
+}
+
+// lister is a backend that has only names.
+type lister struct {
+	Backend
+	packs int
+}
+
+func (l lister) List(ctx context.Context, prefix string, fn func(string, int64) error) error {
+	n := l.packs
+	if prefix != dataPrefix {
+		n /= 100
+	}
+	for i := range n {
+		if err := fn(packKey(prefix, PackID{Run: RunID(1 + i%7), Seq: uint32(i / 7)}, uint32(i%2)), 32<<20); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The list of packs of 100 TiB, likewise: 3.2 million of 32 MiB.
+func TestStockMemory(t *testing.T) {
+	const scale = 20
+	r := &Repository{backend: lister{packs: 100 << 40 / (32 << 20) / scale}}
+	used := heapAfter(func() *stock {
+		s, err := r.stock(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+	t.Logf("%d MiB for 100 TiB", used*scale>>20)
+	if used*scale > 110<<20 {
+		t.Errorf("%d MiB for 100 TiB", used*scale>>20)
 	}
 }

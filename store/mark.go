@@ -17,6 +17,7 @@ type marker struct {
 	done     map[string]bool // level keys that have been marked
 	runs     map[RunID]bool  // of the levels marked
 	progress *GCProgress
+	known    *knownNodes // may be nil
 
 	// unreadable, where it is not nil, is told of nodes that cannot be read, and
 	// the mark goes on.
@@ -148,28 +149,39 @@ func (m *marker) tree(ctx context.Context, t Map) error {
 	return m.read(ctx, []Ref{t.Root}, t.height(), t.Fanout)
 }
 
-// read reads nodes of one height and goes on below them. Nodes have been
-// added to the set before.
+// read goes on below nodes of one height, which have been added to the set
+// before, and reads those that are not known.
 func (m *marker) read(ctx context.Context, refs []Ref, height, fanout int) error {
-	var below []Ref
+	var below, unknown []Ref
+	child := func(ref Ref) {
+		if height == 1 {
+			m.chunks.add(ref)
+		} else if m.nodes.add(ref) {
+			below = append(below, ref)
+		}
+	}
+	for _, ref := range refs {
+		if m.known.each(ref, height, fanout, child) {
+			m.progress.Known.Add(1)
+		} else {
+			unknown = append(unknown, ref)
+		}
+	}
 	var failed error
-	err := m.repo.fetchNodes(ctx, refs, height, fanout, func(at int, n *node, err error) {
+	err := m.repo.fetchNodes(ctx, unknown, height, fanout, func(at int, n *node, err error) {
 		m.progress.Nodes.Add(1)
 		if err != nil {
 			if m.unreadable == nil || context.Cause(ctx) != nil {
 				failed = err
 			} else {
-				m.unreadable(refs[at])
+				m.unreadable(unknown[at])
 			}
 			return
 		}
+		m.known.add(unknown[at], n)
 		for i := range n.refs {
-			switch ref := n.refs[i]; {
-			case ref.IsZero():
-			case height == 1:
-				m.chunks.add(ref)
-			case m.nodes.add(ref):
-				below = append(below, ref)
+			if !n.refs[i].IsZero() {
+				child(n.refs[i])
 			}
 		}
 	})

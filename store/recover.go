@@ -33,7 +33,7 @@ func (r *Repository) Recover(ctx context.Context) (recovered []Recovered, err er
 		return nil, err
 	}
 	var bad []error
-	for _, name := range s.names() {
+	for name := range s.all() {
 		if name.folder == dataPrefix {
 			continue
 		}

@@ -54,6 +54,7 @@ type Repository struct {
 
 	fanout   int
 	backend  Backend
+	cache    string // folder; "": none
 	index    *index
 	nodes    nodeCache
 	fetchers *sync.Pool
@@ -159,6 +160,7 @@ func Open(ctx context.Context, b Backend, cache string) (*Repository, error) {
 		r.readOnly = &FormatError{Needs: fmt.Sprintf("%q, to write to it", c.WriteFeatures)}
 	}
 	r.ID, r.ChunkSize, r.fanout = c.ID, c.ChunkSize, c.Fanout
+	r.cache = cache
 	r.index = openIndex(cache, c.ID)
 	r.fetchers = newFetcherPool(r)
 	return r, nil

@@ -247,7 +247,7 @@ func (w *world) checkStock(ctx context.Context, r *Repository) {
 		w.t.Error(err)
 		return
 	}
-	for name := range s.packs {
+	for name := range s.all() {
 		live := m.chunks
 		if name.folder != dataPrefix {
 			live = m.nodes

@@ -6,66 +6,89 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
+	"iter"
 	"slices"
 	"strings"
 )
 
 // stock is what packs a repository has. Map packs are listed once, whether one
-// or both of their copies are there.
+// or both of their copies are there. It takes 24 bytes a pack: 80 MB for 100 TiB.
 type stock struct {
-	packs   map[packName]*stocked
-	last    map[RunID]uint32 // the highest number of a run's map packs
-	objects int64
-}
-
-// isLast reports whether a pack is the last map pack of its run.
-func (s *stock) isLast(name packName) bool {
-	return name.folder != dataPrefix && s.last[name.id.Run] == name.id.Seq
+	data, maps []stocked        // sorted by run and number
+	last       map[RunID]uint32 // the highest number of a run's map packs
+	objects    int64
 }
 
 // stocked is a pack with all its copies and generations.
 type stocked struct {
-	generations []uint32 // distinct, in no order
-	size        int64    // bytes, of all objects
+	run    RunID
+	seq    uint32
+	newest uint32 // generation
+	size   int64  // bytes, of all objects
 }
 
-// names lists the packs in the order in which they were written.
-func (s *stock) names() []packName {
-	return slices.SortedFunc(maps.Keys(s.packs), comparePackNames)
+func (p *stocked) compare(o *stocked) int {
+	return cmp.Or(cmp.Compare(p.run, o.run), cmp.Compare(p.seq, o.seq))
+}
+
+// isLast reports whether a pack is the last map pack of its run.
+func (s *stock) isLast(name packName) bool {
+	last, ok := s.last[name.id.Run]
+	return ok && name.folder != dataPrefix && last == name.id.Seq
+}
+
+// find returns a pack; nil where there is none.
+func (s *stock) find(name packName) *stocked {
+	list := s.maps
+	if name.folder == dataPrefix {
+		list = s.data
+	}
+	wanted := stocked{run: name.id.Run, seq: name.id.Seq}
+	i, ok := slices.BinarySearchFunc(list, wanted, func(a, b stocked) int { return a.compare(&b) })
+	if !ok {
+		return nil
+	}
+	return &list[i]
+}
+
+// all are the packs in the order in which they were written.
+func (s *stock) all() iter.Seq2[packName, *stocked] {
+	return func(yield func(packName, *stocked) bool) {
+		for i := range s.data {
+			if !yield(packName{dataPrefix, PackID{s.data[i].run, s.data[i].seq}}, &s.data[i]) {
+				return
+			}
+		}
+		for i := range s.maps {
+			if !yield(packName{mapsPrefix, PackID{s.maps[i].run, s.maps[i].seq}}, &s.maps[i]) {
+				return
+			}
+		}
+	}
 }
 
 func comparePackNames(a, b packName) int {
 	return cmp.Or(cmp.Compare(a.folder, b.folder), cmp.Compare(a.id.Run, b.id.Run), cmp.Compare(a.id.Seq, b.id.Seq))
 }
 
-func (p *stocked) newest() uint32 { return slices.Max(p.generations) }
-
 // stock lists the packs. It is listed before anything is marked: packs that
 // come later are not in it and so not condemned.
 func (r *Repository) stock(ctx context.Context) (*stock, error) {
-	s := &stock{packs: map[packName]*stocked{}, last: map[RunID]uint32{}}
-	for _, folder := range []string{dataPrefix, mapsPrefix, twinsPrefix} {
+	s := &stock{last: map[RunID]uint32{}}
+	for _, folder := range packFolders {
+		list := &s.data
+		if folder != dataPrefix {
+			list = &s.maps
+		}
 		err := r.backend.List(ctx, folder, func(key string, size int64) error {
-			folder, id, generation, err := parsePackKey(key)
+			_, id, generation, err := parsePackKey(key)
 			if err != nil {
 				return nil // not ours
 			}
-			if folder == twinsPrefix {
-				folder = mapsPrefix
-			}
-			if folder == mapsPrefix {
+			if folder != dataPrefix {
 				s.last[id.Run] = max(s.last[id.Run], id.Seq)
 			}
-			p := s.packs[packName{folder, id}]
-			if p == nil {
-				p = &stocked{}
-				s.packs[packName{folder, id}] = p
-			}
-			if !slices.Contains(p.generations, generation) {
-				p.generations = append(p.generations, generation)
-			}
-			p.size += size
+			*list = append(*list, stocked{run: id.Run, seq: id.Seq, newest: generation, size: size})
 			s.objects++
 			return nil
 		})
@@ -73,7 +96,24 @@ func (r *Repository) stock(ctx context.Context) (*stock, error) {
 			return nil, err
 		}
 	}
+	s.data, s.maps = joinStock(s.data), joinStock(s.maps)
 	return s, nil
+}
+
+// joinStock sorts what was listed, and makes one of a pack's objects.
+func joinStock(list []stocked) []stocked {
+	slices.SortFunc(list, func(a, b stocked) int { return a.compare(&b) })
+	n := 0
+	for i := range list {
+		if n > 0 && list[n-1].compare(&list[i]) == 0 {
+			list[n-1].newest = max(list[n-1].newest, list[i].newest)
+			list[n-1].size += list[i].size
+			continue
+		}
+		list[n] = list[i]
+		n++
+	}
+	return list[:n]
 }
 
 // entriesOf returns how many entries of a pack have a frame. Of a map pack the

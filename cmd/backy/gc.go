@@ -135,6 +135,6 @@ func gcSummary(r store.GCReport, dryRun bool) string {
 	if dryRun {
 		verbs = [3]string{"would delete", "would write anew", "would give back"}
 	}
-	return fmt.Sprintf("%d levels, %d map nodes read, %s %d packs, %s %d, %s %s",
-		r.Levels, r.Nodes, verbs[0], r.Deleted, verbs[1], r.Rewritten, verbs[2], bytesText(r.Freed))
+	return fmt.Sprintf("%d levels, %d map nodes read and %d known, %s %d packs, %s %d, %s %s",
+		r.Levels, r.Nodes, r.Known, verbs[0], r.Deleted, verbs[1], r.Rewritten, verbs[2], bytesText(r.Freed))
 }
