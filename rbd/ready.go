@@ -3,6 +3,7 @@ package rbd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 
@@ -83,14 +84,10 @@ func (s *Source) adopt(ctx context.Context, head *image) (adopted bool, err erro
 		s.run.Warn("%s has waited for longer than %s: a new snapshot is made in its place", s.spec.at(waiting.name), readyFor)
 		return false, head.remove(ctx, waiting)
 	}
-	err = do(ctx, &head.calls, "rename the snapshot "+s.spec.at(waiting.name).String(), func() error {
-		return head.rbd.GetSnapshot(waiting.name).Rename(s.ownName())
-	})
-	if errnoOf(err) == syscall.ENOENT {
+	if err := s.rename(ctx, waiting, s.ownName()); errors.Is(err, syscall.ENOENT) {
 		return false, nil
-	}
-	if err != nil {
-		return false, s.conn.named(err, "rename the snapshot %s", s.spec.at(waiting.name))
+	} else if err != nil {
+		return false, err
 	}
 	list, err := head.snapshots(ctx)
 	if err != nil {
@@ -99,4 +96,24 @@ func (s *Source) adopt(ctx context.Context, head *image) (adopted bool, err erro
 	// Its name may have gone to another one just before it was renamed.
 	s.to, ok = named(list, s.ownName())
 	return ok, nil
+}
+
+// rename gives a snapshot of the image another name. go-ceph does so only on an
+// image that was opened by its name.
+func (s *Source) rename(ctx context.Context, from snapshot, to string) (err error) {
+	im, err := s.conn.open(ctx, s.spec.at(""), "", readWrite)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, im.close()) }()
+	if id, _, err := im.identity(ctx); err != nil {
+		return err
+	} else if id != s.id {
+		return fmt.Errorf("%s: %w: the name is another image's now", s.spec.at(""), ErrNoImage)
+	}
+	what := fmt.Sprintf("rename the snapshot %s", s.spec.at(from.name))
+	late, cancel := lasting(ctx)
+	defer cancel()
+	err = do(late, &im.calls, what, func() error { return im.rbd.GetSnapshot(from.name).Rename(to) })
+	return s.conn.named(err, "%s", what)
 }

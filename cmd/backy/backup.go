@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -25,17 +27,28 @@ type backupFlags struct {
 	compression choiceValue
 	gc          bool
 	maxWait     durationValue
+	limit       rateValue
+
+	forget bool
+	keep   engine.Keep
+
+	freeze, thaw string
+	freezeLimit  durationValue
+
+	many manyFlags
 }
 
 func (p *program) backupCommand() *cli.Command {
 	f := backupFlags{
 		diff:        choiceValue{words: []string{"auto", "fast", "exact", "none"}, chosen: "auto"},
 		compression: choiceValue{words: []string{"zstd", "s2", "none"}, chosen: "zstd"},
+		freezeLimit: durationValue(30 * time.Second),
 	}
 	return &cli.Command{
 		Name:      "backup",
-		Usage:     "back up an image, a device, a file or a pipe",
+		Usage:     "back up an image, a pool of them, a device, a file or a pipe",
 		ArgsUsage: "SOURCE BACKUPNAME",
+		UsageText: "backy backup [options] SOURCE BACKUPNAME\nbacky backup [options] rbd:POOL[/NAMESPACE] [BACKUPDIR]",
 		Description: `Makes the next level of BACKUPNAME from SOURCE, and stores what changed.
 
 SOURCE is rbd:POOL[/NAMESPACE]/IMAGE[@SNAP], a file, a block device, or "-"
@@ -49,8 +62,27 @@ table, in a file, or "-" for standard input.
 BACKUPNAME is a path such as /mnt/backups/web1: its repository is the nearest
 folder at or above it that is one. Where there is none, the first backup
 makes the parent folder one, if that is missing or empty. With -b, BACKUPNAME
-is a name in BACKUPDIR, such as web1 or vms/web1.`,
-		Flags: []cli.Flag{
+is a name in BACKUPDIR, such as web1 or vms/web1.
+
+rbd:POOL backs up every image of the pool's default namespace,
+rbd:POOL/NAMESPACE those of a namespace, rbd:POOL/* those of all. Where an
+image has a namespace's name, rbd:POOL/NAMESPACE/ is the namespace and
+rbd:POOL//IMAGE the image. In BACKUPDIR they are POOL/[NAMESPACE/]IMAGE. An
+image's metadata steers its backups, in place of the flags:
+
+  rbd image-meta set vms/web1 backy.exclude true
+
+and backy.min-age, backy.keep-last, -daily and so on. A GLOB without a slash
+is about IMAGE, one with a slash about POOL/[NAMESPACE/]IMAGE. Several nodes
+may run the same backup at a time: each image is done by one of them. At the
+end comes a table of what became of each.
+
+--freeze runs before a snapshot is made and --thaw after it, whatever
+happens, with BACKY_POOL, BACKY_NAMESPACE, BACKY_IMAGE and BACKY_SPEC set.
+
+  backy backup rbd:vms/web1 /mnt/backups/web1
+  backy backup --forget --keep-daily 7 --keep-weekly 5 rbd:vms /mnt/backups`,
+		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{
 				Name: "hints", Aliases: []string{"r", "rbd"}, Destination: &f.hints,
 				Usage: "what changed: `HINTS` as \"rbd diff\" prints them",
@@ -79,21 +111,84 @@ is a name in BACKUPDIR, such as web1 or vms/web1.`,
 				Name: "max-wait", Value: &f.maxWait,
 				Usage: "with --gc: wait at most `TIME` for other backups",
 			},
-		},
+			limitFlag(&f.limit),
+			&cli.BoolFlag{
+				Name: "forget", Destination: &f.forget, DisableDefaultText: true,
+				Usage: "then remove what the --keep rules do not keep",
+			},
+			&cli.StringFlag{
+				Name: "freeze", Category: freezeCategory, Destination: &f.freeze,
+				Usage: "run `CMD` before a snapshot is made",
+			},
+			&cli.StringFlag{
+				Name: "thaw", Category: freezeCategory, Destination: &f.thaw,
+				Usage: "run `CMD` after it, whatever happened",
+			},
+			&cli.GenericFlag{
+				Name: "freeze-limit", Category: freezeCategory, Value: &f.freezeLimit,
+				Usage: "thaw after `TIME` without a snapshot",
+			},
+		}, f.many.flags(), keepFlags(&f.keep, keepCategory)),
 		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 2, 2); err != nil {
-				return err
-			}
 			f.diffGiven = c.IsSet("diff")
-			return p.backup(c.Context, f, c.Args().Get(0), c.Args().Get(1))
+			f.many.note(c)
+			return p.backupAny(c, f)
 		},
 	}
 }
 
-func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupName string) error {
-	if err := f.check(sourceArg); err != nil {
+// limitFlag caps reading.
+func limitFlag(limit *rateValue) cli.Flag {
+	return &cli.GenericFlag{Name: "limit", Value: limit, Usage: "read at most `RATE`, as in 200MiB/s"}
+}
+
+// backupAny backs up one source, or all images of a pool.
+func (p *program) backupAny(c *cli.Context, f backupFlags) error {
+	least := 2
+	if kindOf(c.Args().First()) == kindRBD {
+		least = 1
+	}
+	if err := wantArgs(c, least, 2); err != nil {
 		return err
 	}
+	if err := errors.Join(f.checkAlways(), f.check(c.Args().First())); err != nil {
+		return err
+	}
+	source, at := c.Args().Get(0), c.Args().Get(1)
+	if kindOf(source) == kindRBD {
+		many, err := p.isMany(c.Context, source, c.NArg() == 2)
+		if err != nil {
+			return err
+		}
+		if many {
+			return p.backupMany(c.Context, f, source, at)
+		}
+	}
+	if len(f.many.given) > 0 {
+		return usagef("--%s goes with rbd:POOL only, without an image", f.many.given[0])
+	}
+	if err := wantArgs(c, 2, 2); err != nil {
+		return err
+	}
+	return p.backup(c.Context, f, source, at)
+}
+
+// checkAlways refuses flags that go with no source.
+func (f backupFlags) checkAlways() error {
+	if f.forget {
+		if err := f.keep.Validate(); err != nil {
+			return usagef("--forget: %v", err)
+		}
+	} else if f.keep != (engine.Keep{}) {
+		return usagef("the --keep rules go with --forget")
+	}
+	if (f.freeze == "") != (f.thaw == "") {
+		return usagef("--freeze and --thaw go together: what is frozen is to be thawed")
+	}
+	return f.many.check()
+}
+
+func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupName string) error {
 	at, err := locate(p.common.backupDir, backupName)
 	if err != nil {
 		return p.maybeSwapped(err, "backup", sourceArg, backupName)
@@ -122,6 +217,7 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	err = p.watch("backup "+string(at.name), &progress, func() (err error) {
 		level, err = engine.Backup(ctx, repo, at.name, src, engine.BackupOptions{
 			Source: sourceArg, Compression: compression, Progress: &progress, Warn: p.talk.warn,
+			Rate: f.limit.rate(),
 		})
 		return err
 	})
@@ -131,10 +227,30 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	p.report.Level = &level
 	p.talk.say("%s", backupSummary(level))
 	p.talk.detail("%s, %s known from elsewhere in the repository", count(level.Stats.Chunks, "new chunk"), bytesText(level.Stats.Reused))
+	if f.forget {
+		if err := p.forgetAfter(ctx, repo, at.name, f.keep); err != nil {
+			return err
+		}
+	}
 	if !f.gc {
 		return nil
 	}
 	return p.gcAfter(ctx, repo, gcFlags{maxWait: f.maxWait})
+}
+
+// forgetAfter applies a policy to a name that was backed up.
+func (p *program) forgetAfter(ctx context.Context, repo *store.Repository, name store.Name, keep engine.Keep) error {
+	decisions, err := engine.Forget(ctx, repo, name, keep, false)
+	if err != nil {
+		return fmt.Errorf("the level is there, but the policy was not applied: %w", err)
+	}
+	p.report.Forget = decisions
+	for _, d := range decisions {
+		if !d.Keep {
+			p.talk.say("%s level %s: removed", name, d.Level.Number)
+		}
+	}
+	return nil
 }
 
 // check refuses flags that do not go with the source's kind.
@@ -143,6 +259,8 @@ func (f backupFlags) check(sourceArg string) error {
 	switch {
 	case f.maxWait != 0 && !f.gc:
 		return usagef("--max-wait goes with --gc only")
+	case f.freeze != "" && (kind != kindRBD || strings.Contains(sourceArg, "@")):
+		return usagef("--freeze and --thaw go with rbd: sources of which backy makes the snapshot")
 	case kind == kindRBD && f.hints != "":
 		return usagef("--hints does not go with rbd: sources, which backy diffs itself: see --diff")
 	case kind != kindRBD && f.diffGiven:

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"backy/engine"
+	"backy/engine/batch"
 	"backy/hints"
 	"backy/store"
 )
@@ -28,10 +29,11 @@ const (
 var exits = []exit{
 	{exitDone, "done", nil},
 	{exitFailed, "failed", nil},
-	{2, "wrong usage", anyOf(isA[*usageError], isA[*hints.SyntaxError], isA[*hints.BoundsError])},
+	{2, "wrong usage", anyOf(isA[*usageError], isA[*hints.SyntaxError], isA[*hints.BoundsError], isA[*batch.SameNameError])},
 	{3, "damage: a scrub found some, or a restore refused or skipped it", anyOf(isA[*engine.DamagedError], isA[*engine.DamagedRepositoryError])},
 	{4, "a deep scrub found that the source differs", isA[*engine.DifferentError]},
 	{5, "another run is at work on this name", isA[*store.BusyError]},
+	{6, "some images of a pool were not backed up", isA[*batch.FailedError]},
 	{exitInterrupted, "ended by SIGINT, SIGTERM or SIGHUP", isA[*interruptedError]},
 }
 

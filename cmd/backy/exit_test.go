@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"backy/engine"
+	"backy/engine/batch"
 	"backy/hints"
 	"backy/store"
 )
@@ -34,6 +35,8 @@ func TestExitCode(t *testing.T) {
 		{errors.Join(damaged, different), 3},
 		{errors.Join(different, damaged), 3},
 		{&store.BusyError{}, 5},
+		{&batch.SameNameError{}, 2},
+		{&batch.FailedError{}, 6},
 		{&interruptedError{syscall.SIGINT}, 130},
 	} {
 		for _, err := range []error{tt.err, fmt.Errorf("opening: %w", tt.err), withHint(tt.err, "backy ls"), errors.Join(tt.err, nil)} {

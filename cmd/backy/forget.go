@@ -26,9 +26,6 @@ type forgetFlags struct {
 
 func (p *program) forgetCommand() *cli.Command {
 	var f forgetFlags
-	rule := func(name, what string, n *int) cli.Flag {
-		return &cli.IntFlag{Name: name, Destination: n, Usage: "keep " + what}
-	}
 	return &cli.Command{
 		Name:      "forget",
 		Usage:     "remove levels that a policy does not keep",
@@ -37,17 +34,7 @@ func (p *program) forgetCommand() *cli.Command {
 matches (* and ? match no slash, ** does). Hours, days and so on are those of
 local time that have a level; protected levels stay. TIME is such as 30d, 8w
 or 12h.`,
-		Flags: []cli.Flag{
-			rule("keep-last", "the newest `N`", &f.keep.Last),
-			rule("keep-hourly", "the newest of each of `N` hours", &f.keep.Hourly),
-			rule("keep-daily", "the newest of each of `N` days", &f.keep.Daily),
-			rule("keep-weekly", "the newest of each of `N` weeks, from Monday", &f.keep.Weekly),
-			rule("keep-monthly", "the newest of each of `N` months", &f.keep.Monthly),
-			rule("keep-yearly", "the newest of each of `N` years", &f.keep.Yearly),
-			&cli.GenericFlag{
-				Name: "keep-within", Value: (*spanValue)(&f.keep.Within),
-				Usage: "keep what is less than `TIME` (30d) older than the newest",
-			},
+		Flags: append(keepFlags(&f.keep, ""),
 			&cli.BoolFlag{
 				Name: "dry-run", Aliases: []string{"n"}, DisableDefaultText: true, Destination: &f.dryRun,
 				Usage: "only say which would go, and why others stay",
@@ -60,7 +47,7 @@ or 12h.`,
 				Name: "max-wait", Value: &f.maxWait,
 				Usage: "with --gc: wait at most `TIME` for backups",
 			},
-		},
+		),
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 0, 1); err != nil {
 				return err
@@ -72,6 +59,25 @@ or 12h.`,
 				return usagef("--max-wait goes with --gc only")
 			}
 			return p.forget(c.Context, f, c.Args().First())
+		},
+	}
+}
+
+// keepFlags are the rules of a policy.
+func keepFlags(keep *engine.Keep, category string) []cli.Flag {
+	rule := func(name, what string, n *int) cli.Flag {
+		return &cli.IntFlag{Name: name, Destination: n, Usage: "keep " + what, Category: category}
+	}
+	return []cli.Flag{
+		rule("keep-last", "the newest `N`", &keep.Last),
+		rule("keep-hourly", "the newest of each of `N` hours", &keep.Hourly),
+		rule("keep-daily", "the newest of each of `N` days", &keep.Daily),
+		rule("keep-weekly", "the newest of each of `N` weeks, from Monday", &keep.Weekly),
+		rule("keep-monthly", "the newest of each of `N` months", &keep.Monthly),
+		rule("keep-yearly", "the newest of each of `N` years", &keep.Yearly),
+		&cli.GenericFlag{
+			Name: "keep-within", Value: (*spanValue)(&keep.Within), Category: category,
+			Usage: "keep what is less than `TIME` (30d) older than the newest",
 		},
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"backy": main})
+	testscript.Main(m, map[string]func(){"backy": main, "backy-node": nodeMain})
 }
 
 const scriptLimit = 3 * time.Minute

@@ -27,6 +27,8 @@ type program struct {
 	report  report
 	closers []func() error
 
+	connection connection // to the cluster, once there is one
+
 	// lineEvery is how often a line tells of progress where there is no
 	// terminal.
 	lineEvery time.Duration

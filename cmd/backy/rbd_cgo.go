@@ -5,13 +5,22 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"backy/engine"
+	"backy/engine/local"
 	"backy/rbd"
 )
 
-// connect connects to the cluster that the flags name, until the run's end.
+// connection is to a cluster.
+type connection struct{ *rbd.Conn }
+
+// connect connects to the cluster that the flags name, once, until the run's
+// end.
 func (p *program) connect(ctx context.Context) (*rbd.Conn, error) {
+	if p.connection.Conn != nil {
+		return p.connection.Conn, nil
+	}
 	f := p.common.ceph
 	conn, err := rbd.Connect(ctx, rbd.Config{
 		Conf: f.conf, Cluster: f.cluster, ID: f.id, Name: f.name, Keyring: f.keyring, Timeout: f.timeout,
@@ -20,6 +29,7 @@ func (p *program) connect(ctx context.Context) (*rbd.Conn, error) {
 		return nil, err
 	}
 	p.atEnd(conn.Close)
+	p.connection.Conn = conn
 	p.talk.detail("connected to cluster %s", conn.FSID())
 	return conn, nil
 }
@@ -34,14 +44,14 @@ func parseSpec(arg string) (rbd.Spec, error) {
 
 // rbdSource makes a source of an image. With look, it makes sure that the image
 // is there.
-func (p *program) rbdSource(ctx context.Context, arg, diff string, look bool) (engine.Source, error) {
+func (p *program) rbdSource(ctx context.Context, arg string, f backupFlags, look bool) (engine.Source, error) {
 	spec, err := parseSpec(arg)
 	if err != nil {
 		return nil, err
 	}
-	way, err := rbd.ParseDiff(diff)
+	o, err := p.sourceOptions(f)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, err
 	}
 	conn, err := p.connect(ctx)
 	if err != nil {
@@ -56,7 +66,25 @@ func (p *program) rbdSource(ctx context.Context, arg, diff string, look bool) (e
 			return nil, err
 		}
 	}
-	return conn.Source(spec, rbd.SourceOptions{Diff: way}), nil
+	return conn.Source(spec, o), nil
+}
+
+func (p *program) sourceOptions(f backupFlags) (o rbd.SourceOptions, err error) {
+	if o.Diff, err = rbd.ParseDiff(f.diff.chosen); err != nil {
+		return o, &usageError{err}
+	}
+	if f.freeze == "" {
+		return o, nil
+	}
+	stderr := &relay{t: &p.talk}
+	p.atEnd(stderr.Close)
+	freeze := local.Freeze{Freeze: f.freeze, Thaw: f.thaw, Limit: time.Duration(f.freezeLimit), Stderr: stderr}
+	o.Snapping = func(ctx context.Context, spec rbd.Spec, take func(context.Context) error) error {
+		return freeze.Around(ctx, []string{
+			"BACKY_POOL=" + spec.Pool, "BACKY_NAMESPACE=" + spec.Namespace, "BACKY_IMAGE=" + spec.Image, "BACKY_SPEC=" + spec.String(),
+		}, take)
+	}
+	return o, nil
 }
 
 func (p *program) rbdView(ctx context.Context, arg string) (*engine.View, error) {

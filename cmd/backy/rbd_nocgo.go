@@ -7,13 +7,24 @@ import (
 	"errors"
 
 	"backy/engine"
+	"backy/engine/batch"
+	"backy/store"
 )
 
 // errNoRBD tells that this build has no librbd.
 var errNoRBD = errors.New("this backy was built without librbd, so it can restore, scrub and list, but not read or write rbd: images: use the full build")
 
-func (p *program) rbdSource(context.Context, string, string, bool) (engine.Source, error) {
+// connection is what this build has none of.
+type connection struct{}
+
+func (p *program) rbdSource(context.Context, string, backupFlags, bool) (engine.Source, error) {
 	return nil, errNoRBD
+}
+
+func (p *program) isMany(context.Context, string, bool) (bool, error) { return false, errNoRBD }
+
+func (p *program) lookMany(context.Context, backupFlags, string, place) (*store.Repository, batch.Pool, []batch.Image, error) {
+	return nil, nil, nil, errNoRBD
 }
 
 func (p *program) rbdView(context.Context, string) (*engine.View, error) {

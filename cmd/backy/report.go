@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"backy/engine"
+	"backy/engine/batch"
 	"backy/hints"
 	"backy/store"
 )
@@ -30,6 +31,7 @@ type report struct {
 	Forget     []engine.Decision   `json:"forget,omitzero"`
 	GC         *store.GCReport     `json:"gc,omitempty"`
 	Recovered  []store.Recovered   `json:"recovered,omitzero"`
+	Images     []batch.Result      `json:"images,omitzero"`
 	Version    *versionReport      `json:"version,omitempty"`
 }
 

@@ -25,6 +25,7 @@ func levelFlag(destination *string) cli.Flag {
 func (p *program) restoreCommand() *cli.Command {
 	var level string
 	var force, skip bool
+	var limit rateValue
 	return &cli.Command{
 		Name:      "restore",
 		Usage:     "restore a level to an image, a device, a file or a pipe",
@@ -49,17 +50,18 @@ written, and zeros in those places, over an existing target too.
 				Name: "skip-damaged", Destination: &skip, DisableDefaultText: true,
 				Usage: "write zeros for what cannot be read, and exit 3",
 			},
+			limitFlag(&limit),
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 2, 2); err != nil {
 				return err
 			}
-			return p.restore(c.Context, c.Args().Get(0), c.Args().Get(1), level, force, skip)
+			return p.restore(c.Context, c.Args().Get(0), c.Args().Get(1), level, limit, force, skip)
 		},
 	}
 }
 
-func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg string, force, skip bool) error {
+func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg string, limit rateValue, force, skip bool) error {
 	kind := kindOf(targetArg)
 	if kind == kindPipe && p.json {
 		return usagef("--json does not go with TARGET -: both print on stdout")
@@ -79,7 +81,7 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 	p.talk.detail("restoring level %s of %s, %s, to %s", level.Number, timeText(level.Time), bytesText(level.Size), targetArg)
 
 	var progress engine.Progress
-	options := engine.RestoreOptions{Progress: &progress, SkipDamaged: skip}
+	options := engine.RestoreOptions{Progress: &progress, SkipDamaged: skip, Rate: limit.rate()}
 	var report engine.RestoreReport
 	work := func() (err error) {
 		report, err = engine.Stream(ctx, repo, level, p.stdout, options)

@@ -20,6 +20,7 @@ type scrubFlags struct {
 	quick       bool
 	maxDuration durationValue
 	readers     int
+	limit       rateValue
 }
 
 func (p *program) scrubCommand() *cli.Command {
@@ -69,6 +70,7 @@ night goes round the repository. Backups and gc may go on meanwhile.
 				Name: "readers", Destination: &f.readers, DefaultText: "8",
 				Usage: "read `N` packs or stretches at a time",
 			},
+			limitFlag(&f.limit),
 		},
 		Action: func(c *cli.Context) error {
 			least := 1
@@ -124,7 +126,7 @@ func (p *program) scrub(ctx context.Context, backupName string, f scrubFlags) er
 		return err
 	}
 	var progress engine.Progress
-	options := engine.ScrubOptions{Percent: float64(f.percent), Quick: f.quick, Readers: f.readers, Progress: &progress}
+	options := engine.ScrubOptions{Percent: float64(f.percent), Quick: f.quick, Readers: f.readers, Rate: f.limit.rate(), Progress: &progress}
 	if f.source != "" {
 		if options.Source, err = p.openView(ctx, f.source, at); err != nil {
 			return p.maybeImage(err, f.source)

@@ -20,7 +20,7 @@ func (p *program) scrubAll(ctx context.Context, arg string, f scrubFlags) error 
 	err = p.watch("scrub", &progress, func() (err error) {
 		report, err = engine.ScrubAll(ctx, repo, engine.ScrubAllOptions{
 			Quick: f.quick, Percent: float64(f.percent), MaxDuration: time.Duration(f.maxDuration), Readers: f.readers,
-			Progress: &progress,
+			Rate: f.limit.rate(), Progress: &progress,
 		})
 		return err
 	})

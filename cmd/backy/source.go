@@ -48,7 +48,7 @@ func (p *program) openSource(ctx context.Context, f backupFlags, arg string, at 
 	pipe := local.PipeOptions{Size: f.size.bytes, HasSize: f.size.given}
 	switch kind := kindOf(arg); {
 	case kind == kindRBD:
-		return p.rbdSource(ctx, arg, f.diff.chosen, !at.exists)
+		return p.rbdSource(ctx, arg, f, !at.exists)
 	case f.fromCommand != "":
 		stderr := &relay{t: &p.talk}
 		p.atEnd(stderr.Close)

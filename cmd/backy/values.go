@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"backy/engine"
 )
 
 const defaultCephTimeout = 2 * time.Minute
@@ -22,6 +24,9 @@ func (v *durationValue) String() string {
 	s := time.Duration(*v).String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
 }
@@ -80,6 +85,55 @@ func parseSize(s string) (int64, error) {
 		return 0, fail
 	}
 	return int64(n), nil
+}
+
+// rateValue is a flag's number of bytes a second: 200MiB/s, or 200M.
+type rateValue int64
+
+func (v *rateValue) String() string {
+	if *v == 0 {
+		return ""
+	}
+	return bytesText(int64(*v)) + "/s"
+}
+
+// rate is nil where there is no flag.
+func (v rateValue) rate() *engine.Rate { return engine.NewRate(int64(v)) }
+
+// leastRate keeps a run from looking dead to others, who wait a minute for it
+// to move on.
+const leastRate = 1 << 20
+
+func (v *rateValue) Set(s string) error {
+	n, err := parseSize(strings.TrimSuffix(s, "/s"))
+	if err != nil {
+		return fmt.Errorf("not a rate such as 200MiB/s")
+	}
+	if n < leastRate {
+		return fmt.Errorf("less than 1MiB/s")
+	}
+	*v = rateValue(n)
+	return nil
+}
+
+// ageValue is a flag's time span, which may be 0.
+type ageValue time.Duration
+
+func (v *ageValue) String() string { return (*durationValue)(v).String() }
+
+func (v *ageValue) Set(s string) error {
+	if s == "0" {
+		*v = 0
+		return nil
+	}
+	return (*spanValue)(v).Set(s)
+}
+
+// parseSpan reads a time span as flags do: 30d, 8w, 12h.
+func parseSpan(s string) (time.Duration, error) {
+	var v spanValue
+	err := v.Set(s)
+	return time.Duration(v), err
 }
 
 // percentValue is a flag's share in percent, more than 0 and at most 100.
