@@ -23,7 +23,8 @@ type GCOptions struct {
 
 // GCProgress is what a gc has done so far, polled by whoever shows it.
 type GCProgress struct {
-	Levels    atomic.Int64 // records marked
+	Roots     atomic.Int64 // records to be marked; 0 while unknown
+	Levels    atomic.Int64 // of these, done
 	Nodes     atomic.Int64 // map nodes read
 	Known     atomic.Int64 // map nodes known from the gc before
 	Sentences atomic.Int64 // packs to be deleted or written anew

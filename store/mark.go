@@ -11,21 +11,18 @@ import (
 // marker finds what the levels of a repository reach. It reads each distinct
 // map node once.
 type marker struct {
-	repo     *Repository
-	chunks   *liveSet
-	nodes    *liveSet
-	done     map[string]bool // level keys that have been marked
-	runs     map[RunID]bool  // of the levels marked
-	progress *GCProgress
-	known    *knownNodes // may be nil
-
-	// unreadable, where it is not nil, is told of nodes that cannot be read, and
-	// the mark goes on.
-	unreadable func(ref Ref)
+	chunks *liveSet
+	nodes  *liveSet
+	done   map[string]bool // level keys that have been marked
+	runs   map[RunID]bool  // of the levels marked
+	nodeWalk
 }
 
 func newMarker(r *Repository, p *GCProgress) *marker {
-	return &marker{repo: r, chunks: newLiveSet(), nodes: newLiveSet(), done: map[string]bool{}, runs: map[RunID]bool{}, progress: p}
+	return &marker{
+		chunks: newLiveSet(), nodes: newLiveSet(), done: map[string]bool{}, runs: map[RunID]bool{},
+		nodeWalk: nodeWalk{repo: r, progress: p},
+	}
 }
 
 // roots is what a repository's levels/ folder tells at one moment.
@@ -114,6 +111,7 @@ func (r *Repository) checkNumbers(ctx context.Context) error {
 // mark marks what levels reach that are not in excluded. A record or a node
 // that cannot be read is an error: without it, nothing may be condemned.
 func (m *marker) mark(ctx context.Context, levels []string, excluded map[string]bool) error {
+	m.progress.Roots.Store(max(m.progress.Roots.Load(), int64(len(levels)-len(excluded))))
 	for _, key := range levels {
 		if m.done[key] || excluded[key] {
 			continue
@@ -146,55 +144,10 @@ func (m *marker) tree(ctx context.Context, t Map) error {
 	if t.Root.IsZero() || !m.nodes.add(t.Root) {
 		return nil
 	}
-	return m.read(ctx, []Ref{t.Root}, t.height(), t.Fanout)
-}
-
-// read goes on below nodes of one height, which have been added to the set
-// before, and reads those that are not known.
-func (m *marker) read(ctx context.Context, refs []Ref, height, fanout int) error {
-	var below, unknown []Ref
-	child := func(ref Ref) {
-		if height == 1 {
-			m.chunks.add(ref)
-		} else if m.nodes.add(ref) {
-			below = append(below, ref)
+	return m.below(ctx, []Ref{t.Root}, t.height(), t.Fanout, func(ref Ref, height int) bool {
+		if height == 0 {
+			return m.chunks.add(ref)
 		}
-	}
-	for _, ref := range refs {
-		if m.known.each(ref, height, fanout, child) {
-			m.progress.Known.Add(1)
-		} else {
-			unknown = append(unknown, ref)
-		}
-	}
-	var failed error
-	err := m.repo.fetchNodes(ctx, unknown, height, fanout, func(at int, n *node, err error) {
-		m.progress.Nodes.Add(1)
-		if err != nil {
-			if m.unreadable == nil || context.Cause(ctx) != nil {
-				failed = err
-			} else {
-				m.unreadable(unknown[at])
-			}
-			return
-		}
-		m.known.add(unknown[at], n)
-		for i := range n.refs {
-			if !n.refs[i].IsZero() {
-				child(n.refs[i])
-			}
-		}
+		return m.nodes.add(ref)
 	})
-	if err = errors.Join(err, failed); err != nil {
-		return err
-	}
-	// A few nodes at a time: those of one parent mostly lie side by side.
-	for len(below) > 0 {
-		n := min(len(below), fanout)
-		if err := m.read(ctx, below[:n], height-1, fanout); err != nil {
-			return err
-		}
-		below = below[n:]
-	}
-	return nil
 }

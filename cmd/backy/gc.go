@@ -73,10 +73,8 @@ func (p *program) openGiven(ctx context.Context, arg string) (*store.Repository,
 func (p *program) gc(ctx context.Context, repo *store.Repository, f gcFlags) error {
 	var done store.GCProgress
 	var shown engine.Progress
-	stop := mirror(&done, &shown)
-	defer stop()
 	var report store.GCReport
-	err := p.watch("gc", &shown, func() (err error) {
+	err := p.watchGC("gc", &done, &shown, func() (err error) {
 		report, err = repo.GC(ctx, store.GCOptions{
 			DryRun: f.dryRun, MaxWait: time.Duration(f.maxWait), Progress: &done,
 			Waiting: func(who []string) { p.talk.say("gc: waiting for %s", strings.Join(who, ", ")) },
@@ -104,8 +102,20 @@ func (p *program) gcAfter(ctx context.Context, repo *store.Repository, f gcFlags
 	return err
 }
 
-// mirror shows a gc's progress as that of other work: once it is known, the
-// packs to be dealt with.
+// watchGC is watch for work that counts levels, while it looks at their maps,
+// and then packs.
+func (p *program) watchGC(title string, done *store.GCProgress, shown *engine.Progress, work func() error) error {
+	text := func(n int64) string {
+		if done.Sentences.Load() > 0 {
+			return count(n, "pack")
+		}
+		return fmt.Sprintf("%s, %s", count(done.Nodes.Load()+done.Known.Load(), "map node"), count(n, "level"))
+	}
+	defer mirror(done, shown)()
+	return p.watchCounting(title, shown, text, work)
+}
+
+// mirror shows a gc's progress as that of other work.
 func mirror(done *store.GCProgress, shown *engine.Progress) (stop func()) {
 	tick := time.NewTicker(barPoll)
 	ended := make(chan struct{})
@@ -115,9 +125,12 @@ func mirror(done *store.GCProgress, shown *engine.Progress) (stop func()) {
 			case <-ended:
 				return
 			case <-tick.C:
-				shown.Total.Store(done.Sentences.Load())
-				shown.Done.Store(done.Executed.Load())
-				shown.Read.Store(done.Nodes.Load())
+				total, now := done.Roots.Load(), done.Levels.Load()
+				if n := done.Sentences.Load(); n > 0 {
+					total, now = n, done.Executed.Load()
+				}
+				shown.Total.Store(total)
+				shown.Done.Store(min(now, total))
 			}
 		}
 	}()

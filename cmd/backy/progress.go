@@ -24,6 +24,12 @@ const (
 // watch shows the progress of work until it returns: a bar on a terminal, else
 // a line now and then.
 func (p *program) watch(title string, progress *engine.Progress, work func() error) error {
+	return p.watchCounting(title, progress, nil, work)
+}
+
+// watchCounting is watch for work that counts something else than bytes: text
+// says how many.
+func (p *program) watchCounting(title string, progress *engine.Progress, text func(n int64) string, work func() error) error {
 	if p.talk.quiet {
 		return work()
 	}
@@ -34,7 +40,7 @@ func (p *program) watch(title string, progress *engine.Progress, work func() err
 	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { show(done, title, progress) })
+	wg.Go(func() { show(done, title, progress, text) })
 	defer func() {
 		close(done)
 		wg.Wait()
@@ -44,10 +50,11 @@ func (p *program) watch(title string, progress *engine.Progress, work func() err
 
 // showLines prints a line now and then, also while nothing moves: so that a log
 // tells a slow run from a stuck one.
-func (p *program) showLines(done <-chan struct{}, title string, progress *engine.Progress) {
+func (p *program) showLines(done <-chan struct{}, title string, progress *engine.Progress, counts func(int64) string) {
 	tick := time.NewTicker(p.lineEvery)
 	defer tick.Stop()
 	pace := newPace(p.lineEvery, time.Now())
+	pace.text = counts
 	for {
 		select {
 		case <-done:
@@ -65,7 +72,7 @@ func (p *program) showLines(done <-chan struct{}, title string, progress *engine
 
 // showBar draws a bar and takes it away at the end. What is said meanwhile goes
 // above it.
-func (p *program) showBar(done <-chan struct{}, title string, progress *engine.Progress) {
+func (p *program) showBar(done <-chan struct{}, title string, progress *engine.Progress, counts func(int64) string) {
 	start := time.Now()
 	select {
 	case <-done:
@@ -87,6 +94,7 @@ func (p *program) showBar(done <-chan struct{}, title string, progress *engine.P
 	tick := time.NewTicker(barPoll)
 	defer tick.Stop()
 	pace := newPace(barWindow, start)
+	pace.text = counts
 	for now := time.Now(); ; {
 		pace.note(now, progress)
 		s := " " + pace.String()
@@ -122,6 +130,7 @@ type pace struct {
 	done    int64
 	total   int64
 	bad     int64
+	text    func(n int64) string // of what is counted; nil: bytes
 }
 
 type sample struct {
@@ -155,12 +164,19 @@ func (p *pace) percent() int { return int(100 * min(1, float64(p.done)/float64(p
 
 func (p *pace) String() string {
 	var b strings.Builder
-	b.WriteString(bytesText(p.done))
-	if p.total > 0 {
-		fmt.Fprintf(&b, " of %s", bytesText(p.total))
-	}
 	rate := p.rate()
-	fmt.Fprintf(&b, ", %s/s", bytesText(int64(rate)))
+	if p.text != nil {
+		b.WriteString(p.text(p.done))
+		if p.total > 0 {
+			fmt.Fprintf(&b, " of %d", p.total)
+		}
+	} else {
+		b.WriteString(bytesText(p.done))
+		if p.total > 0 {
+			fmt.Fprintf(&b, " of %s", bytesText(p.total))
+		}
+		fmt.Fprintf(&b, ", %s/s", bytesText(int64(rate)))
+	}
 	const month = 30 * 24 * 3600 // beyond which a guess tells nothing
 	if left := float64(p.total-p.done) / rate; p.total > 0 && left > 0 && left < month {
 		fmt.Fprintf(&b, ", %s left", secondsText(left))

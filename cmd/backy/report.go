@@ -27,6 +27,7 @@ type report struct {
 	ScrubAll   *scrubAllReport     `json:"scrub_all,omitempty"`
 	Names      []nameReport        `json:"names,omitzero"`
 	Levels     []levelReport       `json:"levels,omitzero"`
+	DU         *store.Usage        `json:"du,omitempty"`
 	Removed    []store.LevelNumber `json:"removed,omitzero"`
 	Forget     []engine.Decision   `json:"forget,omitzero"`
 	GC         *store.GCReport     `json:"gc,omitempty"`

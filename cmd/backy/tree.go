@@ -22,6 +22,7 @@ func (p *program) tree() *cli.App {
 			p.restoreCommand(),
 			p.scrubCommand(),
 			p.lsCommand(),
+			p.duCommand(),
 			p.rmCommand(),
 			p.forgetCommand(),
 			p.protectCommand(),
