@@ -128,7 +128,7 @@ func (s *sorter) argument(a string) {
 	s.line.command = a
 	if s.tree.Command(a) == nil {
 		names := make([]string, 0, len(s.tree.Commands))
-		for _, c := range s.tree.Commands {
+		for _, c := range s.tree.VisibleCommands() {
 			names = append(names, c.Name)
 		}
 		s.fail(withHint(usagef("unknown command %q: the commands are %s", a, strings.Join(names, ", ")),

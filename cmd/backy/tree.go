@@ -32,6 +32,7 @@ func (p *program) tree() *cli.App {
 			p.initCommand(),
 			p.versionCommand(),
 			p.helpCommand(),
+			p.docsCommand(),
 		},
 		Writer:                    p.stdout,
 		ErrWriter:                 p.stderr,
