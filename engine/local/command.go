@@ -17,13 +17,13 @@ import (
 // what it left behind to let go of its standard error.
 const grace = 2 * time.Second
 
-// command is a running shell command. Its first process is reaped only when
-// the process group needs no more signals: until then the group's number
-// cannot come to name somebody else.
+// command is a running shell command, in a process group that its keeper leads.
+// Its first process is reaped only when the process group needs no more signals.
 type command struct {
 	ctx    context.Context
 	line   string
 	cmd    *exec.Cmd
+	keeper *keeper
 	out    *os.File
 	exited chan struct{} // closed when the first process has ended
 	reaped bool
@@ -36,16 +36,21 @@ func startCommand(ctx context.Context, line string, stderr io.Writer) (*feed, er
 	if err != nil {
 		return nil, fmt.Errorf("run %q: %w", line, err)
 	}
+	g, err := startKeeper()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("run %q: %w", line, err), in.Close(), out.Close())
+	}
 	cmd := exec.Command("sh", "-c", line)
 	cmd.Stdout, cmd.Stderr = in, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: g.group()}
 	cmd.WaitDelay = grace
 	err = cmd.Start()
 	_ = in.Close() // only a write end for others to use
 	if err != nil {
+		g.dismiss()
 		return nil, errors.Join(fmt.Errorf("run %q: %w", line, err), out.Close())
 	}
-	c := &command{ctx: ctx, line: line, cmd: cmd, out: out, exited: make(chan struct{})}
+	c := &command{ctx: ctx, line: line, cmd: cmd, keeper: g, out: out, exited: make(chan struct{})}
 	go c.watch()
 	return &feed{r: &interruptible{ctx: ctx, f: out}, ended: c.ended, stop: c.stop}, nil
 }
@@ -91,6 +96,7 @@ func (c *command) reap() error {
 
 // stop ends the process group unless the command has ended by itself.
 func (c *command) stop() error {
+	defer c.keeper.dismiss()
 	if c.reaped {
 		return c.out.Close()
 	}
@@ -114,4 +120,4 @@ func (c *command) stop() error {
 }
 
 // signal reaches the whole process group; that it may have gone is no error.
-func (c *command) signal(s unix.Signal) { _ = unix.Kill(-c.cmd.Process.Pid, s) }
+func (c *command) signal(s unix.Signal) { _ = unix.Kill(-c.keeper.group(), s) }

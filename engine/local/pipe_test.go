@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -241,6 +242,45 @@ func TestStoppedSourceKillsItsCommand(t *testing.T) {
 		})
 	}
 }
+
+// Who runs the command is killed: so is what it runs, all of it, at once. The
+// test ends only if all of it has ended, since that holds the standard error.
+func TestKilledProcessTakesItsCommandAlong(t *testing.T) {
+	if line := os.Getenv(commandToRun); line != "" {
+		p := NewCommand(line, PipeOptions{Stderr: os.Stderr})
+		if _, err := p.Begin(t.Context(), engine.Run{Warn: new(warnings).add}); err != nil {
+			t.Fatal(err)
+		}
+		select {}
+	}
+	for _, line := range []string{
+		"echo runs >&2; exec sleep 1000",
+		"trap '' TERM HUP; (sleep 1000 | sleep 1000) & (echo runs >&2; sleep 1000); sleep 1000",
+	} {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), commandToRun+"="+line)
+		r, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(r, make([]byte, len("runs\n"))); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		if _, err := io.ReadAll(r); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait() // it was killed
+	}
+}
+
+// commandToRun makes the test's process run a command instead.
+const commandToRun = "BACKY_TEST_COMMAND"
 
 func TestStoppedCommandLeavesNoZombie(t *testing.T) {
 	for _, line := range []string{"printf abc", "exit 1", "sleep 1000"} {
