@@ -32,15 +32,17 @@ func (im *image) writable(ctx context.Context, size int64) error {
 	if !primary {
 		return fmt.Errorf("%s: %w", im.spec, ErrNotPrimary)
 	}
+	return im.unused(ctx)
+}
+
+// unused refuses an image that anybody but this handle watches or has locked.
+func (im *image) unused(ctx context.Context) error {
 	users, err := on(ctx, im, "ask for the users", im.users)
-	if err != nil {
+	if err != nil || len(users) == 0 {
 		return err
 	}
-	if len(users) > 0 {
-		return fmt.Errorf("%s: %w by %s: stop what uses it; the watch of a client that died ends after half a minute, a lock by rbd lock rm",
-			im.spec, ErrInUse, strings.Join(users, ", "))
-	}
-	return nil
+	return fmt.Errorf("%s: %w by %s: stop what uses it there, or restore to another image; the watch of a client that died ends by itself in half a minute, a lock that it left by: rbd lock rm %s LOCK CLIENT",
+		im.spec, ErrInUse, strings.Join(users, ", "), strings.TrimPrefix(im.spec.at("").String(), Scheme))
 }
 
 // users tells in words who else watches the image or has locked it.
@@ -62,7 +64,7 @@ func (im *image) users(i *rbd.Image) ([]string, error) {
 	}
 	for _, l := range lockers {
 		if l.Client != fmt.Sprintf("client.%d", self) {
-			users = append(users, fmt.Sprintf("the lock %q of %s at %s", l.Cookie, l.Client, l.Addr))
+			users = append(users, fmt.Sprintf("%s at %s with the lock %q", l.Client, l.Addr, l.Cookie))
 		}
 	}
 	return users, nil
@@ -83,7 +85,10 @@ func (t *Target) lock(ctx context.Context) error {
 		t.locked = err == nil
 		return err
 	case syscall.EBUSY, syscall.EROFS, syscall.EAGAIN:
-		return fmt.Errorf("%s: %w: another client has its exclusive lock", t.spec, ErrInUse)
+		if err := t.im.unused(ctx); err != nil {
+			return err
+		}
+		return fmt.Errorf("%s: %w: another client had its exclusive lock just now: try again", t.spec, ErrInUse)
 	}
 	return t.conn.failed(err, "lock %s", t.spec)
 }

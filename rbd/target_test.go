@@ -103,23 +103,31 @@ func TestTargetRefuses(t *testing.T) {
 	spec := l.create("image", 2*object)
 	l.write(spec, 0, 2*object)
 	before := l.content(spec)
-	refused := func(what string, spec Spec, o TargetOptions, size int64, is error) {
+	refused := func(what string, spec Spec, o TargetOptions, size int64, is error, says ...string) {
 		t.Helper()
 		_, err := l.conn.Target(spec, o).Prepare(t.Context(), s.level(size))
 		if err == nil || is != nil && !errors.Is(err, is) {
 			t.Errorf("%s: %v, want %v", what, err, is)
+			return
+		}
+		for _, text := range says {
+			if !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %v, want %q in it", what, err, text)
+			}
 		}
 	}
+	// Who uses an image, from where, and what to do.
+	other := fmt.Sprintf("client.%d at 127.0.0.1:0/", l.other.GetInstanceID())
 	force := TargetOptions{Force: true}
 	refused("exists", spec, TargetOptions{}, object, ErrExists)
 	refused("a snapshot", spec.at("snap"), force, object, nil)
 	refused("one byte too small", spec, force, 2*object+1, ErrTooSmall)
 	l.rbd("lock", "add", path(spec), "mine")
-	refused("a lock", spec, force, object, ErrInUse)
+	refused("a lock", spec, force, object, ErrInUse, ` at 127.0.0.1:0/`, ` with the lock "mine"`, "rbd lock rm "+path(spec))
 	locker := strings.Fields(strings.Split(strings.TrimSpace(l.rbd("lock", "ls", path(spec))), "\n")[2])[0]
 	l.rbd("lock", "rm", path(spec), "mine", locker)
 	l.with(spec, func(*rbd.Image) error {
-		refused("a watcher", spec, force, object, ErrInUse)
+		refused("a watcher", spec, force, object, ErrInUse, other, "restore to another image")
 		return nil
 	})
 	if !bytes.Equal(l.content(spec), before) {
