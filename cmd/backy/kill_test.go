@@ -36,6 +36,66 @@ func TestKill(t *testing.T) {
 	k.run(t)
 }
 
+// A first backup that was killed half-way is picked up by the next: what it had
+// stored is not stored again.
+func TestKilledFirstBackupIsPickedUp(t *testing.T) {
+	dir := t.TempDir()
+	content := make([]byte, 128<<20) // four packs
+	if _, err := rand.NewChaCha8([32]byte{3}).Read(content); err != nil {
+		t.Fatal(err)
+	}
+	k := killing{dir: dir, source: filepath.Join(dir, "image")}
+	if err := os.WriteFile(k.source, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := k.backy("backup", "--compression", "none", k.source, "image")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	const packs = "data/*/[^.]*" // no temporary files
+	waitUntil(t, "half of the packs", func() bool { return len(k.glob(packs)) >= 2 })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("it was done before it was killed")
+	}
+	had := int64(0)
+	for _, pack := range k.glob(packs) {
+		info, err := os.Stat(pack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		had += info.Size()
+	}
+	out, err := k.backy("--json", "backup", "--compression", "none", k.source, "image").Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatal(err)
+	}
+	// A pack is a little more than its chunks, and so is what is stored.
+	stats, all := r.Level.Stats, int64(len(content))
+	t.Logf("%d bytes were stored before the kill; of %d, %d were then reused and %d stored", had, all, stats.Reused, stats.Stored)
+	if stats.Reused < had*99/100 || stats.Stored > (all-stats.Reused)*102/100 {
+		t.Errorf("%d bytes lay there: %d reused, %d stored", had, stats.Reused, stats.Stored)
+	}
+	k.levels = map[store.LevelNumber][]byte{}
+	k.now = content
+	k.check(t)
+}
+
+func waitUntil(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	for start := time.Now(); !happened(); time.Sleep(time.Millisecond) {
+		if time.Since(start) > untilLimit {
+			t.Fatalf("%s: not within %s", what, untilLimit)
+		}
+	}
+}
+
 // killing is what TestKill does, for any source.
 type killing struct {
 	env    []string

@@ -55,15 +55,6 @@ func (r *running) signal(t *testing.T, s os.Signal) {
 	}
 }
 
-func waitFor(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for start := time.Now(); !happened(); time.Sleep(time.Millisecond) {
-		if time.Since(start) > untilLimit {
-			t.Fatalf("%s: not within %s", what, untilLimit)
-		}
-	}
-}
-
 // A signal ends a backup of an image at once: its snapshot is gone, the base
 // stays, and nothing half-written is listed.
 func TestSignalRemovesSnapshot(t *testing.T) {
@@ -90,7 +81,7 @@ func TestSignalRemovesSnapshot(t *testing.T) {
 		}
 		before := packs()
 		r := start(t, cluster, backup...)
-		waitFor(t, "a pack", func() bool { return packs() > before })
+		waitUntil(t, "a pack", func() bool { return packs() > before })
 		r.signal(t, s)
 		if code := r.end(t); code != exitInterrupted {
 			t.Errorf("%v: exit code %d\n%s", s, code, &r.stderr)
@@ -154,7 +145,7 @@ func TestStuckCluster(t *testing.T) {
 	}
 	for _, signals := range [][]os.Signal{{syscall.SIGINT}, {syscall.SIGINT, syscall.SIGTERM}} {
 		r := start(t, cluster, "backup", "--ceph-timeout", "1h", "rbd:rbd/image", filepath.Join(repo, "image"))
-		waitFor(t, "a claim", claimed)
+		waitUntil(t, "a claim", claimed)
 		for _, s := range signals {
 			r.signal(t, s)
 			time.Sleep(10 * time.Millisecond) // the same signal twice in a moment may count as one
@@ -170,5 +161,63 @@ func TestStuckCluster(t *testing.T) {
 	}
 	if own := ownSnapshots(t, cluster, "rbd/image"); len(own) != 1 {
 		t.Errorf("snapshots afterwards: %q", own)
+	}
+}
+
+// A cluster that fails: exit code 1 within the timeout, a word that says why, and
+// nothing that looks whole; all is well with the next run once the cluster is.
+func TestClusterFails(t *testing.T) {
+	t.Parallel()
+	cluster := clustertest.New(t, clustertest.Options{Size: "1G"})
+	content := make([]byte, 128<<20) // some packs after the first
+	if _, err := rand.NewChaCha8([32]byte{4}).Read(content); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Run(t, "rbd", "create", "--size", strconv.Itoa(len(content))+"B", "rbd/image")
+	writeImage(t, cluster, "rbd/image", content)
+	id := cluster.Key(t)
+	repo := filepath.Join(t.TempDir(), "repo")
+	backy := func(args ...string) *running { return start(t, cluster, append(args, "-b", repo, "--id", id)...) }
+	backup := []string{"backup", "rbd:rbd/image", "image", "--ceph-timeout"}
+	want := func(what string, r *running, code int, says string) {
+		t.Helper()
+		if got := r.end(t); got != code || !strings.Contains(r.stderr.String(), says) {
+			t.Fatalf("%s: exit code %d\n%s\nwant %d and %q", what, got, &r.stderr, code, says)
+		}
+	}
+
+	// An OSD that answers no more in the middle of a backup.
+	r := backy(append(backup, "3s")...)
+	waitUntil(t, "a pack", func() bool {
+		found, err := filepath.Glob(filepath.Join(repo, "data/*/[^.]*"))
+		return err == nil && len(found) > 0
+	})
+	cluster.Pause(t, clustertest.OSD)
+	want("an OSD hangs", r, exitFailed, "no answer from the cluster within 3s")
+	cluster.Resume(t, clustertest.OSD)
+	want("the backup after it", backy(append(backup, "1m")...), exitDone, "image level 2")
+	if own := ownSnapshots(t, cluster, "rbd/image"); len(own) != 1 {
+		t.Errorf("snapshots afterwards: %q", own)
+	}
+
+	// A pool that is full.
+	cluster.Run(t, "ceph", "osd", "pool", "set-quota", "rbd", "max_bytes", "1000000")
+	waitUntil(t, "the pool is full", func() bool {
+		return strings.Contains(cluster.Run(t, "ceph", "osd", "pool", "ls", "detail"), "full_quota")
+	})
+	want("a restore to a full pool", backy("restore", "image", "rbd:rbd/new", "--ceph-timeout", "20s"), exitFailed, "no space left")
+	if images := cluster.Run(t, "rbd", "ls", "rbd"); images != "image\n" {
+		t.Errorf("images after a restore to a full pool: %q", images)
+	}
+	cluster.Run(t, "ceph", "osd", "pool", "set-quota", "rbd", "max_bytes", "0")
+
+	// A key that is taken back.
+	cluster.Run(t, "ceph", "auth", "caps", "client."+id, "mon", "profile rbd", "osd", "profile rbd-read-only")
+	want("a client that may only read", backy(append(backup, "20s")...), exitFailed, "permission denied for client."+id)
+	cluster.Run(t, "ceph", "auth", "rm", "client."+id)
+	want("a client that is unknown", backy(append(backup, "20s")...), exitFailed, "does the cluster know this user")
+	out, err := exec.Command("backy", "ls", "-b", repo, "image").Output()
+	if err != nil || bytes.Count(out, []byte("\n")) != 1+1 {
+		t.Errorf("%v, want one level\n%s", err, out)
 	}
 }
