@@ -53,7 +53,7 @@ func TestKilledFirstBackupIsPickedUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	const packs = "data/*/[^.]*" // no temporary files
-	waitUntil(t, "half of the packs", func() bool { return len(k.glob(packs)) >= 2 })
+	waitFor(t, "half of the packs", func() bool { return len(k.glob(packs)) >= 2 })
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestKilledFirstBackupIsPickedUp(t *testing.T) {
 	k.check(t)
 }
 
-func waitUntil(t *testing.T, what string, happened func() bool) {
+func waitFor(t *testing.T, what string, happened func() bool) {
 	t.Helper()
 	for start := time.Now(); !happened(); time.Sleep(time.Millisecond) {
 		if time.Since(start) > untilLimit {

@@ -81,7 +81,7 @@ func TestSignalRemovesSnapshot(t *testing.T) {
 		}
 		before := packs()
 		r := start(t, cluster, backup...)
-		waitUntil(t, "a pack", func() bool { return packs() > before })
+		waitFor(t, "a pack", func() bool { return packs() > before })
 		r.signal(t, s)
 		if code := r.end(t); code != exitInterrupted {
 			t.Errorf("%v: exit code %d\n%s", s, code, &r.stderr)
@@ -145,7 +145,7 @@ func TestStuckCluster(t *testing.T) {
 	}
 	for _, signals := range [][]os.Signal{{syscall.SIGINT}, {syscall.SIGINT, syscall.SIGTERM}} {
 		r := start(t, cluster, "backup", "--ceph-timeout", "1h", "rbd:rbd/image", filepath.Join(repo, "image"))
-		waitUntil(t, "a claim", claimed)
+		waitFor(t, "a claim", claimed)
 		for _, s := range signals {
 			r.signal(t, s)
 			time.Sleep(10 * time.Millisecond) // the same signal twice in a moment may count as one
@@ -188,7 +188,7 @@ func TestClusterFails(t *testing.T) {
 
 	// An OSD that answers no more in the middle of a backup.
 	r := backy(append(backup, "3s")...)
-	waitUntil(t, "a pack", func() bool {
+	waitFor(t, "a pack", func() bool {
 		found, err := filepath.Glob(filepath.Join(repo, "data/*/[^.]*"))
 		return err == nil && len(found) > 0
 	})
@@ -202,7 +202,7 @@ func TestClusterFails(t *testing.T) {
 
 	// A pool that is full.
 	cluster.Run(t, "ceph", "osd", "pool", "set-quota", "rbd", "max_bytes", "1000000")
-	waitUntil(t, "the pool is full", func() bool {
+	waitFor(t, "the pool is full", func() bool {
 		return strings.Contains(cluster.Run(t, "ceph", "osd", "pool", "ls", "detail"), "full_quota")
 	})
 	want("a restore to a full pool", backy("restore", "image", "rbd:rbd/new", "--ceph-timeout", "20s"), exitFailed, "no space left")
