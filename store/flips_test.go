@@ -232,12 +232,14 @@ func TestFlips(t *testing.T) {
 func (x house) live(t *testing.T, key string, good, bad []byte, o *outcomes) {
 	ctx := context.Background()
 	w := &world{t: t, rnd: rand.New(rand.NewPCG(1, 2)), disk: x.disk.At(len(x.disk.Log())), oracle: x.oracle.clone(), harmed: newHarmed()}
-	overwrite(t, w.disk, key, bad)
 	folder, id, _, err := parsePackKey(key)
 	isPack := err == nil
 	if isPack && folder == dataPrefix {
-		w.harmed.data[id] = true
+		for _, ref := range w.chunks(id) {
+			w.harmed.data[place{KindData, id, ref.Index}] = true
+		}
 	}
+	overwrite(t, w.disk, key, bad)
 	o.flips++
 	h := &host{w: w, id: 9, rnd: w.rnd}
 	r, err := h.open(w.disk)
@@ -371,4 +373,3 @@ func (x house) noted(ctx context.Context, t *testing.T, r *Repository, id PackID
 		return err != nil && strings.Contains(key, mine)
 	})
 }
-

@@ -26,7 +26,7 @@ type lease struct {
 }
 
 func (l *lease) Validate() error {
-	if l.Run == 0 || l.Chunks < 0 || !validFanout(l.Fanout) {
+	if l.Run == 0 || l.Chunks < 0 || l.Chunks > 1<<50 || !validFanout(l.Fanout) {
 		return fmt.Errorf("lease of run %s: %d chunks, fan-out %d", l.Run, l.Chunks, l.Fanout)
 	}
 	return nil

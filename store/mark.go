@@ -100,7 +100,15 @@ func (r *Repository) checkNumbers(ctx context.Context) error {
 	}
 	for name, numbers := range used {
 		for n := LevelNumber(1); int(n) <= len(numbers); n++ {
-			if !numbers[n] {
+			if numbers[n] {
+				continue
+			}
+			// It may have come while the others were listed.
+			there, err := r.decided(ctx, name, n)
+			if err != nil {
+				return err
+			}
+			if !there {
 				return fmt.Errorf("%s level %s: neither a record nor its removal is there; it may have been lost, so nothing is collected", name, n)
 			}
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"testing/synctest"
@@ -10,23 +11,37 @@ import (
 )
 
 // harmed is what has gone bad, at most what may without a level being lost for
-// good: any data pack, and of each map pack one of the two copies.
+// good: any chunk, and of each map pack one of the two copies.
 type harmed struct {
-	data map[PackID]bool
-	maps map[PackID]string // the folder
+	often bool
+	data  map[place]bool
+	maps  map[PackID]string // the folder
 }
 
-func newHarmed() harmed { return harmed{data: map[PackID]bool{}, maps: map[PackID]string{}} }
+func newHarmed() harmed { return harmed{data: map[place]bool{}, maps: map[PackID]string{}} }
 
 func (x harmed) clone() harmed {
-	c := newHarmed()
-	for id := range x.data {
-		c.data[id] = true
+	return harmed{x.often, maps.Clone(x.data), maps.Clone(x.maps)}
+}
+
+// has reports whether something befell a chunk.
+func (x harmed) has(ref Ref) bool { return x.data[place{KindData, ref.Pack, ref.Index}] }
+
+// chunks are references to all that can be read of a data pack.
+func (w *world) chunks(id PackID) (refs []Ref) {
+	r, err := (&host{w: w, id: len(w.hosts)}).open(w.disk)
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	for id, folder := range x.maps {
-		c.maps[id] = folder
+	keys, err := r.copies(context.Background(), KindData, dataPrefix, id)
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	return c
+	b, _, err := r.rebuild(context.Background(), KindData, id, keys, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return b.refs()
 }
 
 // olderCopy is a copy that is made of the repository and put back later.
@@ -55,7 +70,7 @@ func (w *world) plan() {
 		w.copied = &olderCopy{at: at, back: at + 1 + w.rnd.IntN(700)}
 	}
 	if w.rnd.IntN(2) == 0 {
-		w.harmed.data[PackID{}] = true // there will be harm
+		w.harmed.often = true
 	}
 }
 
@@ -71,7 +86,7 @@ func (w *world) mishap(step int) (others bool) {
 		w.copied = nil
 		return true
 	}
-	if w.harmed.data[PackID{}] && w.rnd.IntN(150) == 0 {
+	if w.harmed.often && w.rnd.IntN(150) == 0 {
 		w.harm()
 	}
 	if w.rnd.IntN(20) == 0 {
@@ -121,6 +136,11 @@ func (w *world) harm() {
 		w.t.Fatal(err)
 	}
 	p = bytes.Clone(p)
+	folder, id, _, _ := parsePackKey(key)
+	var before []Ref
+	if folder == dataPrefix {
+		before = w.chunks(id)
+	}
 	how := "lost"
 	switch at := w.rnd.IntN(max(len(p), 1)); w.rnd.IntN(8) {
 	case 0:
@@ -139,10 +159,15 @@ func (w *world) harm() {
 	w.note("%s is %s", key, how)
 	w.figures.Harms++
 	overwrite(w.t, w.disk, key, p)
-	if folder, id, _, _ := parsePackKey(key); folder == dataPrefix {
-		w.harmed.data[id] = true
-	} else {
+	if folder != dataPrefix {
 		w.harmed.maps[id] = folder
+		return
+	}
+	after := w.chunks(id)
+	for _, ref := range before {
+		if !slices.Contains(after, ref) {
+			w.harmed.data[place{KindData, id, ref.Index}] = true
+		}
 	}
 }
 

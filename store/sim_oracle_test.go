@@ -107,7 +107,7 @@ func (h *host) judge(l *Level, contents [simChunks]byte, bad map[int64]*ChunkErr
 		h.w.t.Errorf("host %d: %s level %s cannot be read: %v", h.id, l.Name, l.Number, err)
 	}
 	for _, e := range bad {
-		if !h.w.harmed.data[e.Ref.Pack] {
+		if !h.w.harmed.has(e.Ref) {
 			h.w.t.Errorf("host %d: %s level %s: nothing befell it, but %v", h.id, l.Name, l.Number, e)
 		}
 	}
@@ -140,10 +140,8 @@ func (w *world) finish() {
 	if _, err := r.GC(ctx, GCOptions{}); err != nil {
 		w.t.Errorf("the last gc: %v", err)
 	}
-	clear(w.harmed.data)
-	for id := range w.lost(ctx, r) {
-		w.harmed.data[id] = true // of these nothing is left, and no newest level has them
-	}
+	lost := w.lost(ctx, r)
+	maps.DeleteFunc(w.harmed.data, func(at place, _ bool) bool { return !lost[at.pack] })
 	w.promises(ctx, h, r)
 	w.checkStock(ctx, r)
 }
@@ -208,7 +206,7 @@ func (w *world) heal(ctx context.Context, h *host) {
 	}
 }
 
-// lost are the data packs of which nothing is left.
+// lost are the data packs of which nothing is left: no newest level has them.
 func (w *world) lost(ctx context.Context, r *Repository) map[PackID]bool {
 	d, err := r.Damage(ctx)
 	if err != nil {

@@ -72,7 +72,7 @@ type simCall struct {
 
 // run lets the hosts live until all are done.
 func (w *world) run() {
-	for _, role := range []string{"writer", "writer", "writer", "old writer", "remover", "gc", "gc", "scrub", "reader", "old reader"} {
+	for _, role := range []string{"writer", "writer", "writer", "old writer", "remover", "remover", "gc", "gc", "scrub", "reader", "old reader"} {
 		w.start(role)
 	}
 	for step := 0; ; step++ {
