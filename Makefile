@@ -54,6 +54,14 @@ test-other: ## run the tests of rbd on the other Debian release: Ceph 18.2 on De
 verify-rbd: headers
 	docker/cluster.sh with --size 8G -- $(GO) test -count 1 -timeout 9m ./rbd/...
 
+# Each part is one that tries more the longer it may.
+soak: headers ## try for hours what make test tries for minutes: schedules, faults, flips, kills
+	$(GO) test ./store -run 'TestSchedules$$' -schedules 100000 -timeout 0
+	$(GO) test ./store -run Flips -soak -timeout 0
+	$(GO) test ./store/dir -run Power -rapid.checks 20000 -timeout 0
+	$(GO) test ./engine -run 'Troubled|AtOnce|Sleeper|Crash|Prefix' -soak -timeout 0
+	docker/cluster.sh with --size 8G -- $(GO) test ./cmd/backy -run Kill -kills 200 -timeout 0
+
 race: headers ## run all tests with the race detector, which takes half an hour
 	docker/cluster.sh with --size 8G -- $(GO) test -race -timeout 60m -p 1 -skip Schedules ./...
 

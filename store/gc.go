@@ -209,7 +209,11 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 	}
 	working := map[RunID]bool{}
 	for _, c := range busy {
-		working[c.Run] = true
+		over, err := g.fenceDead(ctx, &c)
+		if err != nil {
+			return nil, nil, err
+		}
+		working[c.Run] = !over
 	}
 	var condemned []packName
 	for name, p := range s.all() {

@@ -100,34 +100,50 @@ func (r *Repository) putCondemned(ctx context.Context, run RunID, condemned []pa
 	return nil
 }
 
+// condemned are the data packs into which a run may make no new reference.
+type condemned struct {
+	run   RunID
+	packs map[PackID]bool
+	// unknown: not all of them could be read, so any pack of another run may be
+	// one. That costs space until the next gc, and keeps nobody waiting for it.
+	unknown bool
+}
+
+func (c *condemned) has(id PackID) bool {
+	return c.packs[id] || c.unknown && id.Run != c.run
+}
+
 // condemnedPacks reads which data packs any gc has condemned. A run that began
 // before this may go on with what it knew; one that begins now may not.
-func (r *Repository) condemnedPacks(ctx context.Context) (map[PackID]bool, error) {
+func (r *Repository) condemnedPacks(ctx context.Context, run RunID) (*condemned, error) {
 	keys, err := r.list(ctx, workPrefix+"condemned.")
 	if err != nil {
 		return nil, err
 	}
-	condemned := map[PackID]bool{}
+	c := &condemned{run: run, packs: map[PackID]bool{}}
 	for _, key := range keys {
 		var lists []packList
 		err := r.getObject(ctx, key, "condemned", &lists)
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue // that gc is over
-		}
-		if err != nil {
+		case errors.Is(err, errBadObject):
+			c.unknown = true
+		case err != nil:
 			return nil, fmt.Errorf("what is condemned must be known before a backup begins: %w", err)
 		}
 		for _, list := range lists {
+			if list.Kind != KindData {
+				continue
+			}
 			for run, seqs := range list.Packs {
 				for _, seq := range seqs {
-					if list.Kind == KindData {
-						condemned[PackID{run, seq}] = true
-					}
+					c.packs[PackID{run, seq}] = true
 				}
 			}
 		}
 	}
-	return condemned, nil
+	return c, nil
 }
 
 // condemnedBy reads what one gc has condemned.

@@ -208,6 +208,20 @@ func (g *gc) over(ctx context.Context, c *claim, watched map[RunID]*watch) (bool
 	if !dead {
 		return false, nil
 	}
+	return g.fenceClaim(ctx, c)
+}
+
+// fenceDead reports whether a backup is over since its process, of this host, is
+// gone.
+func (g *gc) fenceDead(ctx context.Context, c *claim) (bool, error) {
+	if !c.Process.sameHost(g.repo.self) || c.Process.runs(c.Run, g.repo.self) {
+		return false, nil
+	}
+	return g.fenceClaim(ctx, c)
+}
+
+// fenceClaim fences a run that is dead, unless its claim went meanwhile.
+func (g *gc) fenceClaim(ctx context.Context, c *claim) (bool, error) {
 	if there, err := g.repo.claimed(ctx, claimKey(c.Name, c.Number), c.Run); !there {
 		return false, err
 	}

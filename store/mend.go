@@ -38,7 +38,7 @@ func (w *Writer) Mend(ctx context.Context, e Encoded, base Ref) error {
 	m := &w.mends
 	e.Stored = slices.Clone(e.Stored)
 	for _, ref := range w.Damage.Of(e.Sum) {
-		if w.condemned[ref.Pack] {
+		if w.condemned.has(ref.Pack) {
 			continue
 		}
 		if ref != base {

@@ -43,10 +43,10 @@ func (r *Repository) noteTable(ctx context.Context, o *PackObject, cause error) 
 
 // flushTables writes packs anew whose tables are bad, and deletes the notes on
 // those that are sound again, or gone.
-func (m *mender) flushTables(ctx context.Context, d *Damage, condemned map[PackID]bool) error {
+func (m *mender) flushTables(ctx context.Context, d *Damage, condemned *condemned) error {
 	for _, name := range d.tables {
 		kind := kindOf(name.folder)
-		if kind == KindData && condemned[name.id] {
+		if kind == KindData && condemned.has(name.id) {
 			continue
 		}
 		n, _, err := m.repo.mendPack(ctx, kind, name.folder, name.id, nil, m.mayDelete)

@@ -33,7 +33,7 @@ type Writer struct {
 
 	// What was condemned when the run began, and the tables it has read since:
 	// one read before might name what has been collected.
-	condemned map[PackID]bool
+	condemned *condemned
 	tables    tableCache
 
 	repo  *Repository
@@ -81,7 +81,7 @@ func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Wr
 
 // prepare reads, after the claim is there, what a run must know.
 func (w *Writer) prepare(ctx context.Context) (err error) {
-	if w.condemned, err = w.repo.condemnedPacks(ctx); err != nil {
+	if w.condemned, err = w.repo.condemnedPacks(ctx, w.ID); err != nil {
 		return err
 	}
 	if w.Damage, err = w.repo.Damage(ctx); err != nil {
@@ -97,7 +97,7 @@ func (w *Writer) prepare(ctx context.Context) (err error) {
 // to be bad, and may be given back to its pack: nothing may refer anew to a
 // condemned one.
 func (w *Writer) Mendable(base Ref) bool {
-	return !base.IsZero() && w.Damage.Has(KindData, base) && !w.condemned[base.Pack]
+	return !base.IsZero() && w.Damage.Has(KindData, base) && !w.condemned.has(base.Pack)
 }
 
 // Moved says that the work goes on; else another host may take the run for
@@ -125,7 +125,7 @@ func (w *Writer) BeginMap(ctx context.Context, base Map, chunks int64) (err erro
 // never answers with a chunk that is known to be bad.
 func (w *Writer) Known(ctx context.Context, sum Checksum) (Ref, bool, error) {
 	ref, ok := w.repo.index.lookup(sum)
-	if !ok || w.condemned[ref.Pack] || w.Damage.Has(KindData, ref) {
+	if !ok || w.condemned.has(ref.Pack) || w.Damage.Has(KindData, ref) {
 		return Ref{}, false, nil
 	}
 	if ref.Pack.Run == w.ID {
