@@ -121,6 +121,9 @@ func (b *backup) run(ctx context.Context) (level store.Level, err error) {
 	switch {
 	case err == nil:
 		outcome = Committed
+		for _, u := range FindUnusual(level, b.w.History.Levels) {
+			b.o.Warn("%s level %s: %s", level.Name, level.Number, u)
+		}
 	case errors.Is(err, store.ErrUndecided):
 		outcome = Undecided
 	}
@@ -216,6 +219,7 @@ func (b *backup) record(root store.Ref) store.Level {
 	b.stats.Read += b.sampled.Load()
 	b.stats.Stored = b.w.Stored()
 	b.stats.Mended = b.w.Mended()
+	b.stats.Compression = b.o.Compression.String()
 	b.stats.Seconds = time.Since(b.started).Seconds()
 	l := store.Level{
 		Name: b.name, Number: b.w.Number, Run: b.w.ID,

@@ -297,6 +297,8 @@ func (b *backup) place(ctx context.Context, r *result, length int64) (store.Ref,
 	ref, stored, err := b.w.PutChunk(ctx, r.enc)
 	if stored {
 		b.stats.Chunks++
+		b.stats.Raw += int64(r.enc.Raw)
+		b.stats.Packed += int64(len(r.enc.Stored))
 	} else {
 		b.stats.Reused += length
 	}

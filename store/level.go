@@ -86,6 +86,12 @@ type Stats struct {
 	Chunks  int64   `json:"chunks"`  // number of new chunks stored
 	Mended  int64   `json:"mended"`  // number of bad chunks made whole again
 	Seconds float64 `json:"seconds"`
+
+	// Raw are the bytes of the new chunks as they were read, and Packed as they
+	// were stored: what compression made of them. 0 in levels of older versions.
+	Raw         int64  `json:"raw,omitempty"`
+	Packed      int64  `json:"packed,omitempty"`
+	Compression string `json:"compression,omitempty"` // what Compression.String prints
 }
 
 // Chunks is the number of chunks that the level's size takes.

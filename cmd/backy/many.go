@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
-	"text/template"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -18,12 +15,11 @@ import (
 
 // manyFlags are those of a backup of all images of a pool.
 type manyFlags struct {
-	include, exclude cli.StringSlice
-	names            string
-	jobs             int
-	minAge           ageValue
-	snapshotsFirst   bool
-	snapshotOnly     bool
+	pickFlags
+	jobs           int
+	minAge         ageValue
+	snapshotsFirst bool
+	snapshotOnly   bool
 
 	lease, beat durationValue // shorter in tests
 
@@ -34,25 +30,11 @@ const (
 	manyCategory   = "Options for rbd:POOL"
 	keepCategory   = "Options for --forget"
 	freezeCategory = "Options for the snapshot"
-
-	defaultNames = "{{.Pool}}/{{with .Namespace}}{{.}}/{{end}}{{.Image}}"
 )
 
 func (f *manyFlags) flags() []cli.Flag {
 	f.minAge = ageValue(12 * time.Hour)
-	return []cli.Flag{
-		&cli.StringSliceFlag{
-			Name: "include", Category: manyCategory, Destination: &f.include,
-			Usage: "only images that `GLOB` matches; may be repeated",
-		},
-		&cli.StringSliceFlag{
-			Name: "exclude", Category: manyCategory, Destination: &f.exclude,
-			Usage: "no images that `GLOB` matches; may be repeated",
-		},
-		&cli.StringFlag{
-			Name: "name-template", Category: manyCategory, Destination: &f.names,
-			Usage: "backup names, as in {{.Pool}}-{{.Image}}: `TEXT`",
-		},
+	return append(f.pickFlags.flags(manyCategory),
 		&cli.IntFlag{
 			Name: "jobs", Aliases: []string{"j"}, Category: manyCategory, Destination: &f.jobs, Value: batch.DefaultJobs,
 			Usage: "back up `N` images at a time",
@@ -71,7 +53,7 @@ func (f *manyFlags) flags() []cli.Flag {
 		},
 		&cli.GenericFlag{Name: "lease", Hidden: true, Value: &f.lease},
 		&cli.GenericFlag{Name: "beat", Hidden: true, Value: &f.beat},
-	}
+	)
 }
 
 // note remembers which of the flags were given.
@@ -93,66 +75,6 @@ func (f *manyFlags) check() error {
 	}
 	_, err := f.naming()
 	return err
-}
-
-// imagePlace is what --name-template has of an image.
-type imagePlace struct{ Pool, Namespace, Image string }
-
-// naming returns what names images in the repository.
-func (f *manyFlags) naming() (func(imagePlace) (store.Name, error), error) {
-	text := f.names
-	if text == "" {
-		text = defaultNames
-	}
-	t, err := template.New("name").Option("missingkey=error").Parse(text)
-	if err != nil {
-		return nil, usagef("--name-template: %s", strings.TrimPrefix(err.Error(), "template: "))
-	}
-	name := func(i imagePlace) (store.Name, error) {
-		var b strings.Builder
-		if err := t.Execute(&b, i); err != nil {
-			return "", fmt.Errorf("--name-template: %s", strings.TrimPrefix(err.Error(), "template: "))
-		}
-		return store.ParseName(b.String())
-	}
-	if _, err := name(imagePlace{"pool", "namespace", "image"}); err != nil {
-		return nil, &usageError{err}
-	}
-	return name, nil
-}
-
-// chosen returns what tells whether --include and --exclude leave an image in. A
-// pattern without a slash is about the image's own name, one with a slash about
-// POOL/[NAMESPACE/]IMAGE.
-func (f *manyFlags) chosen() (func(imagePlace) bool, error) {
-	type match func(imagePlace) bool
-	compile := func(patterns []string) (list []match, err error) {
-		for _, pattern := range patterns {
-			glob, err := compilePattern(pattern)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, func(i imagePlace) bool {
-				if !strings.Contains(pattern, "/") {
-					return glob(i.Image)
-				}
-				return glob(strings.Join(slices.DeleteFunc([]string{i.Pool, i.Namespace, i.Image}, func(s string) bool { return s == "" }), "/"))
-			})
-		}
-		return list, nil
-	}
-	include, err := compile(f.include.Value())
-	if err != nil {
-		return nil, err
-	}
-	exclude, err := compile(f.exclude.Value())
-	if err != nil {
-		return nil, err
-	}
-	return func(i imagePlace) bool {
-		matches := func(m match) bool { return m(i) }
-		return (len(include) == 0 || slices.ContainsFunc(include, matches)) && !slices.ContainsFunc(exclude, matches)
-	}, nil
 }
 
 // locateMany finds the repository of a run over many images.
