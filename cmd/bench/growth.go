@@ -33,17 +33,22 @@ func benchSizes(ctx context.Context, b *bench) error {
 		title: fmt.Sprintf("An increment of %d changed objects, by the image's size", changedObjects), name: "sizes", x: "TiB", log: true,
 		y: []string{"seconds", "seconds, rbd diff --whole-object", "metadata KB an object", "peak MiB"},
 	}
+	rnd := rand.New(rand.NewPCG(6, 7))
 	for _, tib := range []float64{1, 10, 100} {
-		e, err := b.backyEnv(env{"IMAGE": "rbd/sizes", "TIB": fmt.Sprint(tib), "TOTAL": fmt.Sprint(changedObjects * 4096)})
+		e, err := b.backyEnv(env{"IMAGE": "rbd/sizes", "TIB": fmt.Sprint(tib)})
 		if err != nil {
 			return err
 		}
-		write := "rbd bench --io-type write --io-size 4K --io-total $TOTAL --io-pattern rand $IMAGE\n"
-		_, err = b.shell(ctx, `rbd create --size ${TIB}T $IMAGE
-`+write+`rbd snap create --no-progress $IMAGE@s0
-`+write+`rbd snap create --no-progress $IMAGE@s1
-$BACKY backup rbd:$IMAGE@s0 $REPO/image`, e)
-		if err != nil {
+		if _, err := b.shell(ctx, `rbd create --size ${TIB}T $IMAGE`, e); err != nil {
+			return err
+		}
+		size := int64(tib) << 40
+		for _, snap := range []string{"s0", "s1"} {
+			if err := importDiff(ctx, e["IMAGE"], snap, size, randomWrites(rnd, size, changedObjects)); err != nil {
+				return err
+			}
+		}
+		if _, err := b.shell(ctx, `$BACKY backup rbd:$IMAGE@s0 $REPO/image`, e); err != nil {
 			return err
 		}
 		diff, err := b.measure(ctx, `rbd diff --whole-object --from-snap s0 $IMAGE@s1 > /dev/null`, e)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 )
@@ -184,9 +185,9 @@ func (b *bench) own(ctx context.Context, e env) error {
 		return err
 	}
 	r := b.report.row(own)
+	rnd := rand.New(rand.NewPCG(8, 9))
 	for run := 1; run <= b.o.runs; run++ {
-		script := `rbd bench --io-type write --io-size 4K --io-total 1200K --io-pattern rand $IMAGE`
-		if _, err := b.shell(ctx, script, e); err != nil {
+		if err := importDiff(ctx, image, "", imageSize, randomWrites(rnd, imageSize, writes)); err != nil {
 			return err
 		}
 		if err := b.play(ctx, r, run, e, nil, nil); err != nil {

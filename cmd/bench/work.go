@@ -259,37 +259,6 @@ func (w *work) eachBlock(fn func(i int, block []byte) error) error {
 	return nil
 }
 
-// writeDiff writes what changed since the last call as a stream for rbd
-// import-diff, which makes the snapshot, too. The format is that of Ceph's
-// doc/dev/rbd-diff.rst, version 1.
-func (w *work) writeDiff(to io.Writer, snapshot string) error {
-	var head bytes.Buffer
-	head.WriteString("rbd diff v1\nt")
-	_ = binary.Write(&head, binary.LittleEndian, uint32(len(snapshot)))
-	head.WriteString(snapshot + "s")
-	_ = binary.Write(&head, binary.LittleEndian, uint64(imageSize))
-	if _, err := to.Write(head.Bytes()); err != nil {
-		return err
-	}
-	err := w.eachBlock(func(i int, block []byte) error {
-		sum := short(block)
-		if sum == w.sums[i] {
-			return nil
-		}
-		w.sums[i] = sum
-		record := []byte{'w'}
-		record = binary.LittleEndian.AppendUint64(record, uint64(i)*blockSize)
-		record = binary.LittleEndian.AppendUint64(record, blockSize)
-		_, err := to.Write(append(record, block...))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	_, err = to.Write([]byte{'e'})
-	return err
-}
-
 // snapshots imports the image and makes snapshots s0 to s<n>, a change between
 // each and the next.
 func (b *bench) snapshots(ctx context.Context, w *work, image string, n int) error {
@@ -300,20 +269,75 @@ func (b *bench) snapshots(ctx context.Context, w *work, image string, n int) err
 		if err := w.change(ctx, i); err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(ctx, "rbd", "import-diff", "--no-progress", "-", image)
-		in, err := cmd.StdinPipe()
-		if err != nil {
+		if err := importDiff(ctx, image, fmt.Sprint("s", i), imageSize, w.changed); err != nil {
 			return err
 		}
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		if err := cmd.Start(); err != nil {
+	}
+	return nil
+}
+
+// changed gives the blocks that changed since the last call.
+func (w *work) changed(put func(off int64, block []byte) error) error {
+	return w.eachBlock(func(i int, block []byte) error {
+		sum := short(block)
+		if sum == w.sums[i] {
+			return nil
+		}
+		w.sums[i] = sum
+		return put(int64(i)*blockSize, block)
+	})
+}
+
+// randomWrites gives blocks of random bytes at random places.
+func randomWrites(rnd *rand.Rand, size int64, n int) func(func(int64, []byte) error) error {
+	return func(put func(off int64, block []byte) error) error {
+		block := make([]byte, blockSize)
+		for range n {
+			for i := 0; i < blockSize; i += 8 {
+				binary.LittleEndian.PutUint64(block[i:], rnd.Uint64())
+			}
+			if err := put(rnd.Int64N(size/blockSize)*blockSize, block); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// importDiff writes blocks to an image by rbd import-diff, which makes the
+// snapshot, too, unless that is "". The stream's format is that of Ceph's
+// doc/dev/rbd-diff.rst, version 1.
+func importDiff(ctx context.Context, image, snapshot string, size int64, blocks func(put func(off int64, block []byte) error) error) error {
+	cmd := exec.CommandContext(ctx, "rbd", "import-diff", "--no-progress", "-", image)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	head := []byte("rbd diff v1\n")
+	if snapshot != "" {
+		head = binary.LittleEndian.AppendUint32(append(head, 't'), uint32(len(snapshot)))
+		head = append(head, snapshot...)
+	}
+	head = binary.LittleEndian.AppendUint64(append(head, 's'), uint64(size))
+	_, err = in.Write(head)
+	if err == nil {
+		err = blocks(func(off int64, block []byte) error {
+			record := binary.LittleEndian.AppendUint64([]byte{'w'}, uint64(off))
+			record = binary.LittleEndian.AppendUint64(record, uint64(len(block)))
+			_, err := in.Write(append(record, block...))
 			return err
-		}
-		err = w.writeDiff(in, fmt.Sprint("s", i))
-		if err := errors.Join(err, in.Close(), cmd.Wait()); err != nil {
-			return fmt.Errorf("rbd import-diff: %w: %s", err, stderr.Bytes())
-		}
+		})
+	}
+	if err == nil {
+		_, err = in.Write([]byte{'e'})
+	}
+	if err := errors.Join(err, in.Close(), cmd.Wait()); err != nil {
+		return fmt.Errorf("rbd import-diff: %w: %s", err, stderr.Bytes())
 	}
 	return nil
 }
