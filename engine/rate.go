@@ -12,14 +12,18 @@ import (
 // nil caps nothing. It is safe for concurrent use.
 type Rate struct{ limiter *rate.Limiter }
 
+// slice is what is waited for at a time, so that a small read need not wait
+// for the whole of a large one before it.
+const slice = 256 << 10
+
 // NewRate makes a cap of so many bytes a second; nil for 0.
 func NewRate(bytesPerSecond int64) *Rate {
 	if bytesPerSecond <= 0 {
 		return nil
 	}
-	// A bucket of one unit, empty at first: no run begins with a rush.
-	l := rate.NewLimiter(rate.Limit(bytesPerSecond), unitBytes)
-	l.AllowN(time.Now(), unitBytes)
+	// The bucket is small, and empty at first: no run begins with a rush.
+	l := rate.NewLimiter(rate.Limit(bytesPerSecond), slice)
+	l.AllowN(time.Now(), slice)
 	return &Rate{l}
 }
 
@@ -29,7 +33,7 @@ func (r *Rate) wait(ctx context.Context, n int64) error {
 		return nil
 	}
 	for n > 0 {
-		now := min(n, unitBytes)
+		now := min(n, slice)
 		if err := r.limiter.WaitN(ctx, int(now)); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
@@ -51,7 +55,7 @@ type Budget struct {
 }
 
 // budgetPacks is the memory for the packs of all backups of a budget, in bytes.
-const budgetPacks = 160 << 20
+const budgetPacks = 128 << 20
 
 // NewBudget makes a budget of so many reads at a time, 0 for the usual 8,
 // for so many backups.
@@ -132,7 +136,7 @@ func govern(ctx context.Context, s *State, r *Rate, b *Budget) {
 		return
 	}
 	if s.Reader != nil {
-		s.Reader = &governedReader{ctx, s.Reader, r, b}
+		s.Reader = &governedReader{ctx, s.Reader, r, b, make(chan struct{}, 1)}
 	}
 	if s.Stream != nil {
 		s.Stream = &governedStream{ctx, s.Stream, r}
@@ -144,10 +148,14 @@ type governedReader struct {
 	reader io.ReaderAt
 	rate   *Rate
 	budget *Budget
+
+	// turn lets one read of this backup wait for the rate at a time, so that
+	// each backup gets its share of it, however many reads it has to do.
+	turn chan struct{}
 }
 
 func (g *governedReader) ReadAt(p []byte, off int64) (int, error) {
-	if err := g.rate.wait(g.ctx, int64(len(p))); err != nil {
+	if err := g.wait(int64(len(p))); err != nil {
 		return 0, err
 	}
 	if g.budget != nil {
@@ -157,6 +165,17 @@ func (g *governedReader) ReadAt(p []byte, off int64) (int, error) {
 		defer func() { <-g.budget.readers }()
 	}
 	return g.reader.ReadAt(p, off)
+}
+
+func (g *governedReader) wait(n int64) error {
+	if g.rate == nil {
+		return nil
+	}
+	if err := take(g.ctx, g.turn); err != nil {
+		return err
+	}
+	defer func() { <-g.turn }()
+	return g.rate.wait(g.ctx, n)
 }
 
 type governedStream struct {

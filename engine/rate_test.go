@@ -70,6 +70,50 @@ func TestRate(t *testing.T) {
 	}
 }
 
+// Small backups need not wait for the whole of a large one that goes on at the
+// same time: each gets its share.
+func TestRateIsShared(t *testing.T) {
+	r, _ := newRepository(t, 64<<10)
+	rate := engine.NewRate(16 << 20)
+	ctx, cancel := context.WithCancel(t.Context())
+	var large sync.WaitGroup
+	read := make(chan struct{})
+	var once sync.Once
+	large.Go(func() {
+		src := &watched{image{data: noise(64<<20, 1)}, func() { once.Do(func() { close(read) }) }}
+		if _, err := engine.Backup(ctx, r, "large", src, engine.BackupOptions{Rate: rate}); !errors.Is(err, context.Canceled) {
+			t.Errorf("the large one came to its end: %v", err)
+		}
+	})
+	<-read
+	for _, name := range []store.Name{"a", "b", "c"} {
+		if _, err := engine.Backup(t.Context(), r, name, &image{data: noise(64<<10, 2)}, engine.BackupOptions{Rate: rate}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	large.Wait()
+}
+
+// watched is a source that tells of its reads.
+type watched struct {
+	image
+	read func()
+}
+
+func (w *watched) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
+	s, err := w.image.Begin(ctx, run)
+	if err == nil {
+		s.Reader = w
+	}
+	return s, err
+}
+
+func (w *watched) ReadAt(p []byte, off int64) (int, error) {
+	w.read()
+	return w.image.ReadAt(p, off)
+}
+
 // What waits for its turn ends with the context, by its cause.
 func TestRateEnds(t *testing.T) {
 	r, _ := newRepository(t, 64<<10)

@@ -64,6 +64,11 @@ func (p *Images) Look(ctx context.Context, specs []Spec) ([]batch.Image, error) 
 func (p *Images) look(ctx context.Context, s Spec) batch.Image {
 	i := batch.Image{Label: s.String()}
 	info, err := p.conn.Look(ctx, s, batch.RulePrefix)
+	if errors.Is(err, ErrNoImage) {
+		if there, listErr := p.conn.HasImage(ctx, s); listErr == nil && there {
+			err = fmt.Errorf("%w, though it is listed there: its header object is lost, or it is half removed", err)
+		}
+	}
 	if err != nil {
 		i.Err = err
 		return i

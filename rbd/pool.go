@@ -52,16 +52,14 @@ func (c *Conn) HasNamespace(ctx context.Context, pool, namespace string) (bool, 
 	})
 }
 
-// HasImage reports whether there is such an image.
+// HasImage reports whether the pool lists such an image. One that is listed may
+// be broken, so that opening it finds nothing.
 func (c *Conn) HasImage(ctx context.Context, spec Spec) (bool, error) {
-	im, err := c.open(ctx, spec.at(""), "", readOnly)
-	if errors.Is(err, ErrNoImage) || errors.Is(err, ErrNoNamespace) {
+	specs, err := c.List(ctx, PoolSpec{Pool: spec.Pool, Namespace: spec.Namespace})
+	if errors.Is(err, ErrNoNamespace) {
 		return false, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	return true, im.close()
+	return slices.Contains(specs, spec.at("")), err
 }
 
 // Info is what is known of an image without reading it.

@@ -55,10 +55,17 @@ func (c *Conn) Prepare(ctx context.Context, spec Spec, repository store.Reposito
 			return err
 		}
 	}
-	return around.do(ctx, spec, func(ctx context.Context) error {
-		_, err := head.create(ctx, readyName(prefix))
+	var made snapshot
+	err = around.do(ctx, spec, func(ctx context.Context) (err error) {
+		made, err = head.create(ctx, readyName(prefix))
 		return err
 	})
+	if err != nil && made.id != 0 { // what was to be done around it was not done
+		late, cancel := lasting(ctx)
+		defer cancel()
+		err = errors.Join(err, head.remove(late, made))
+	}
+	return err
 }
 
 // ready finds the snapshot that waits, and whether it is younger than maxAge.

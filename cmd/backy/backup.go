@@ -185,7 +185,7 @@ func (f backupFlags) checkAlways() error {
 	if (f.freeze == "") != (f.thaw == "") {
 		return usagef("--freeze and --thaw go together: what is frozen is to be thawed")
 	}
-	return f.many.check()
+	return f.many.check(f.limit)
 }
 
 func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupName string) error {

@@ -66,10 +66,12 @@ func (f *manyFlags) note(c *cli.Context) {
 }
 
 // check refuses what cannot be meant.
-func (f *manyFlags) check() error {
+func (f *manyFlags) check(limit rateValue) error {
 	switch {
 	case f.jobs < 1 || f.jobs > batch.MaxJobs:
 		return usagef("--jobs %d: want 1 to %d", f.jobs, batch.MaxJobs)
+	case limit > 0 && int(limit) < f.jobs*leastRate/4:
+		return usagef("--limit %s is too little for %d images at a time", &limit, f.jobs)
 	case f.snapshotOnly && f.snapshotsFirst:
 		return usagef("--snapshot-only and --snapshots-first exclude each other: the one stops where the other goes on")
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type manyView struct {
 
 	mu      sync.Mutex
 	ended   int
+	begun   int
 	atWork  []*shownImage
 	gone    int64 // bytes done of images that are not at work any more
 	all     *shownImage
@@ -93,9 +95,10 @@ func (v *manyView) add(label string, p *engine.Progress) *shownImage {
 	s.text.Store(new(string))
 	if v.bars != nil {
 		const room = 30
-		title, priority := shorten(printable(label), room), 0
+		v.begun++
+		title, priority := shorten(printable(label), room), v.begun
 		if label == "" {
-			title, priority = v.title, v.total+1 // below the others
+			title, priority = v.title, math.MaxInt // below the others
 		}
 		s.bar = v.bars.MustAdd(0, barOrSpinner(), mpb.BarRemoveOnComplete(), mpb.BarPriority(priority),
 			mpb.PrependDecorators(decor.Name(title+" ")),

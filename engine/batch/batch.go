@@ -85,8 +85,9 @@ const (
 // DefaultJobs is Options.Jobs where that is 0.
 const DefaultJobs = 4
 
-// MaxJobs is the most images at a time: the packs of more would be very small.
-const MaxJobs = 32
+// MaxJobs is the most images at a time: each takes some memory of its own, and the
+// more there are, the smaller are their packs.
+const MaxJobs = 16
 
 // Watcher is told what happens while it does, one call at a time.
 type Watcher interface {
