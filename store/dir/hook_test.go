@@ -13,20 +13,18 @@ type step struct{ op, path string }
 // which closes whatever it answers.
 type hookFS struct {
 	fileSystem
+	mu   *sync.Mutex
 	hook func(step) error
 }
 
 // hooked lets the steps of a Dir pass through a hook, one at a time.
 func hooked(d *Dir, hook func(step) error) *Dir {
-	var mu sync.Mutex
-	return &Dir{root: d.root, shut: d.shut, fs: hookFS{d.fs, func(s step) error {
-		mu.Lock()
-		defer mu.Unlock()
-		return hook(s)
-	}}}
+	return &Dir{root: d.root, shut: d.shut, fs: hookFS{d.fs, &sync.Mutex{}, hook}}
 }
 
 func (h hookFS) do(op, path string, f func() error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.hook(step{op, path}); err != nil {
 		return err
 	}
@@ -88,7 +86,9 @@ func (f hookTemp) Sync() error  { return f.fs.do("sync", f.path, f.tempFile.Sync
 func (f hookTemp) flush() error { return f.fs.do("flush", f.path, f.tempFile.flush) }
 
 func (f hookTemp) Close() error {
+	f.fs.mu.Lock()
 	err := f.tempFile.Close()
+	f.fs.mu.Unlock()
 	return f.fs.do("close", f.path, func() error { return err })
 }
 
@@ -106,6 +106,12 @@ func (f hookFile) ReadAt(p []byte, off int64) (n int, err error) {
 func (f hookFile) Readdirnames(n int) (names []string, err error) {
 	err = f.fs.do("names", f.path, func() error { names, err = f.openFile.Readdirnames(n); return err })
 	return names, err
+}
+
+func (f hookFile) Close() error {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	return f.openFile.Close()
 }
 
 func (f hookFile) Sync() error { return f.fs.do("sync", f.path, f.openFile.Sync) }
