@@ -135,9 +135,9 @@ func TestBudget(t *testing.T) {
 		budget := engine.NewBudget(readers, 5)
 		images := map[store.Name]*image{}
 		for _, name := range []store.Name{"a", "b", "c", "d", "bad"} {
-			images[name] = &image{data: noise(24<<20+int(name[0]), name[0])}
+			images[name] = &image{data: noise(10<<20+int(name[0]), name[0])}
 		}
-		images["bad"].failAt = 10 << 20
+		images["bad"].failAt = 6 << 20
 		var all sync.WaitGroup
 		for name, src := range images {
 			all.Go(func() {

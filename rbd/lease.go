@@ -72,14 +72,21 @@ func (c *Conn) Lock(ctx context.Context, spec Spec, repository store.RepositoryI
 		lost: make(chan struct{}),
 	}
 	asked := time.Now()
-	// A lock that comes into being after we left goes by itself.
-	if err := l.lock(ctx, 0); err != nil {
+	late, cancel := lasting(ctx) // a lock that came into being after we left would keep others waiting
+	err = l.lock(late, 0)
+	cancel()
+	if err != nil {
 		l.close()
 		return nil, err
 	}
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.stop = stop
 	l.renewer.Go(func() { l.renew(renewing, asked) })
+	if ctx.Err() != nil {
+		late, cancel := lasting(ctx)
+		defer cancel()
+		return nil, errors.Join(context.Cause(ctx), l.Release(late))
+	}
 	return l, nil
 }
 

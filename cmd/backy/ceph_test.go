@@ -26,6 +26,7 @@ func TestCephScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CEPH_CONF", cluster.Conf())
 			e.Setenv("POOL", cluster.Pool(t))
+			e.Setenv("CLIENT", cluster.Key(t)) // may do with images what backups need, no more
 			e.Setenv("READER", cluster.Key(t, "mon", "profile rbd", "osd", "profile rbd-read-only"))
 			return setupScript(e)
 		},
