@@ -90,6 +90,7 @@
 //
 // Data before maps before the level; removal goes the other way. Whoever
 // commits does so by creating one key that its claim fixed: a level's record,
-// or a gc's verdict. A tombstone put there first keeps it from committing for
+// or a gc's verdict; before that, and before it deletes what a level may
+// reach, it looks that its claim still stands. A tombstone put there first keeps it from committing for
 // ever, whatever the clocks say.
 package store

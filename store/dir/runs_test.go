@@ -390,4 +390,3 @@ func spoil(t *testing.T, m *memFS) {
 		n.data, n.durableData = string(p), string(p)
 	}
 }
-
