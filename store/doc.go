@@ -10,6 +10,7 @@
 // segment.
 //
 //	backy.json                        format, repository id, chunk size, fan-out
+//	reserve.json                      room for a gc on a full disk: see gcrounds.go
 //	data/<run>/<seq>[.<gen>]          packs of chunks, about 32 MiB
 //	maps/<run>/<seq>[.<gen>]          packs of map nodes, about 2 MiB
 //	maps2/<run>/<seq>[.<gen>]         the same again

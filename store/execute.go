@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,29 @@ const executors = 4
 // older copy of the repository is put back. The claim of this gc is missing
 // there, so it is looked for before each deletion.
 func (g *gc) execute(ctx context.Context, v *verdict, list []sentence) error {
+	// What gives room goes before what takes some.
+	slices.SortStableFunc(list, func(a, b sentence) int {
+		return cmp.Compare(min(len(a.Keep), 1), min(len(b.Keep), 1))
+	})
+	deletions, _ := slices.BinarySearchFunc(list, 1, func(s sentence, keep int) int { return cmp.Compare(min(len(s.Keep), 1), keep) })
+	if err := g.executeAll(ctx, list[:deletions]); err != nil {
+		return err
+	}
+	if err := g.executeAll(ctx, list[deletions:]); err != nil {
+		return err
+	}
+	for _, key := range v.Records {
+		if err := g.checkClaim(ctx); err != nil {
+			return err
+		}
+		if err := g.repo.backend.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *gc) executeAll(ctx context.Context, list []sentence) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(executors)
 	for _, s := range list {
@@ -31,18 +55,7 @@ func (g *gc) execute(ctx context.Context, v *verdict, list []sentence) error {
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	for _, key := range v.Records {
-		if err := g.checkClaim(ctx); err != nil {
-			return err
-		}
-		if err := g.repo.backend.Delete(ctx, key); err != nil {
-			return err
-		}
-	}
-	return nil
+	return group.Wait()
 }
 
 func (g *gc) checkClaim(ctx context.Context) error {

@@ -56,39 +56,27 @@ type gc struct {
 	// there is none.
 	adopted adoption
 
+	tight bool // there is no room for more than a few objects
+	more  bool // than one round takes was there to be condemned
+
+	// postponed is why an earlier verdict could not be carried out to its end: no
+	// room to write packs anew. It stands, until there is.
+	postponed error
+	standing  []RunID
+
 	mu     sync.Mutex // guards the report while a verdict is executed
 	report GCReport
 }
 
-// GC gives back the space of what no level reaches, while backups go on.
-//
-// Invariant: nothing is deleted that a level which is not removed reaches, or
-// will reach when a backup that is under way commits. It rests on this order:
-// condemned packs are put before the backups under way are listed, so each
-// backup has either read what is condemned and makes no new reference into it,
-// or is waited for (or fenced), and its level is marked before the verdict.
-//
-// Errors: *BusyError while another gc is at work. Where a level's record or
-// map cannot be read, nothing is condemned.
-func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
-	if r.readOnly != nil {
-		return GCReport{}, r.readOnly
-	}
-	if o.Progress == nil {
-		o.Progress = &GCProgress{}
-	}
-	if o.Beat == 0 {
-		o.Beat = defaultBeat
-	}
-	g := &gc{repo: r, o: o, run: r.newRun(time.Now()), report: GCReport{Waiting: []string{}}}
-	if o.DryRun {
-		return g.report, g.dryRun(ctx)
-	}
+// round collects once, as a run of its own.
+func (g *gc) round(ctx context.Context) error {
+	r, o := g.repo, g.o
+	g.run = r.newRun(time.Now())
 	running.Store(g.run, struct{}{})
 	defer running.Delete(g.run)
 	claim := gcClaim{Run: g.run, Process: r.self, Started: time.Now().UTC(), Beat: o.Beat.Seconds()}
 	if err := r.putObject(ctx, gcKey("gc", g.run), "gc", &claim); err != nil {
-		return g.report, fmt.Errorf("claim the gc: %w", err)
+		return fmt.Errorf("claim the gc: %w", err)
 	}
 	beatCtx, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -111,9 +99,9 @@ func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 	}
 	err = errors.Join(err, r.dropBeats(cleanup, g.run))
 	if committed && err != nil {
-		return g.report, err // the claim stays: a verdict is void without it
+		return err // the claim stays: a verdict is void without it
 	}
-	return g.report, errors.Join(err, r.backend.Delete(cleanup, gcKey("gc", g.run)))
+	return errors.Join(err, r.backend.Delete(cleanup, gcKey("gc", g.run)))
 }
 
 // collect does the work. committed tells that the verdict stands, so that the
@@ -156,7 +144,10 @@ func (g *gc) collect(ctx context.Context) (committed bool, err error) {
 		return false, err
 	}
 	err = g.execute(ctx, v, sentences)
-	if err == nil {
+	if err == nil && g.postponed != nil && g.report.Freed <= 0 {
+		err = g.postponed
+	} else if err == nil {
+		g.more = g.more || g.postponed != nil
 		err = g.dropNotes(ctx)
 	}
 	if err != nil || g.adopted.run == 0 {
@@ -196,7 +187,11 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 	if err != nil {
 		return nil, nil, err
 	}
-	w := &gcWaiting{Removed: found.removedRecords(maxJSON / 2)}
+	records := maxJSON / 2
+	if g.tight {
+		records = maxJSON / 64
+	}
+	w := &gcWaiting{Removed: found.removedRecords(records)}
 	busy, err := g.repo.claims(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -223,9 +218,16 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 		if s.isLast(name) && g.marker.runs[name.id.Run] {
 			continue // it has the copy of a level's record
 		}
+		if g.tight && g.liveIn(name).count(name.id) > 0 {
+			continue // there is no room to write it anew
+		}
 		dead, err := g.mostlyDead(ctx, name, p)
 		if err != nil {
 			return nil, nil, err
+		}
+		if dead && len(condemned) >= g.most() {
+			g.more = true
+			break
 		}
 		if dead {
 			condemned = append(condemned, name)
@@ -272,6 +274,11 @@ func (g *gc) mostlyDead(ctx context.Context, name packName, p *stocked) (bool, e
 func (g *gc) judge(ctx context.Context, s *stock, condemned []packName, records []string) (*verdict, []sentence, error) {
 	var list []sentence
 	for _, name := range condemned {
+		// With a damaged verdict, all that it may have named must be named again.
+		if g.adopted.bad == nil && len(list) >= g.most() {
+			g.more = true
+			break
+		}
 		p := s.find(name)
 		if p == nil || s.isLast(name) && g.marker.runs[name.id.Run] {
 			continue // gone meanwhile, or a level's last one
@@ -282,7 +289,7 @@ func (g *gc) judge(ctx context.Context, s *stock, condemned []packName, records 
 			if err != nil {
 				return nil, nil, err
 			}
-			if !dead {
+			if !dead || g.tight && g.adopted.bad == nil {
 				continue
 			}
 			sn.Keep = bitmap

@@ -23,7 +23,7 @@ func (g *gc) settleOthers(ctx context.Context) error {
 			return err
 		}
 		for _, run := range runs {
-			if run == g.run || run == g.adopted.run {
+			if run == g.run || run == g.adopted.run || slices.Contains(g.standing, run) {
 				continue
 			}
 			if err := g.settle(ctx, run); err != nil {
@@ -86,7 +86,12 @@ func (g *gc) settle(ctx context.Context, run RunID) error {
 		return err
 	}
 	if claimed {
-		if err := g.execute(ctx, v, list); err != nil {
+		err := g.execute(ctx, v, list)
+		if isFull(err) {
+			g.postponed, g.standing = err, append(g.standing, run)
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}

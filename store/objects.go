@@ -20,7 +20,7 @@ var objectTypes = []string{
 // CheckObjects reads every object that is no pack and compares its checksum.
 // It calls bad for each that is not what was written, and returns how many it
 // checked. Objects that go meanwhile do not count, nor do files that are not
-// backy's.
+// backy's, nor the reserve, which means nothing.
 func (r *Repository) CheckObjects(ctx context.Context, bad func(ObjectError)) (n int64, err error) {
 	keys := []string{configKey}
 	for _, prefix := range []string{levelsPrefix, workPrefix, damagedPrefix, marksPrefix} {

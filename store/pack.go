@@ -235,7 +235,7 @@ func frameAt(p []byte, index uint32, e *entry, maxRaw int) ([]byte, error) {
 		return nil, err
 	}
 	f.Sum, f.Offset = e.Sum, e.Offset
-	if i != index || f != *e {
+	if i != index || f != *e || p[18]|p[19] != 0 {
 		return nil, fmt.Errorf("%w: frame and table disagree", errBadPack)
 	}
 	stored := p[frameHeaderSize:]

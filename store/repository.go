@@ -109,6 +109,7 @@ func Init(ctx context.Context, b Backend, p Parameters) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.putReserve(ctx)
 	return Open(ctx, b, "")
 }
 

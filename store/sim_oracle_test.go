@@ -173,7 +173,7 @@ func (w *world) heal(ctx context.Context, h *host) {
 		w.t.Error(err)
 		return
 	}
-	for _, name := range []Name{"a", "b"} {
+	for _, name := range []Name{"a", "b", "healer"} {
 		levels, err := r.Levels(ctx, name)
 		if err != nil {
 			w.t.Error(err)
