@@ -28,10 +28,11 @@ func TestNodes(t *testing.T) {
 	}
 	for round := 1; round <= 3; round++ {
 		done := make([]int, 3)
-		var nodes sync.WaitGroup
+		var nodes, begun sync.WaitGroup
+		begun.Add(len(done))
 		for n := range done {
 			nodes.Go(func() {
-				results, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{Jobs: 2, Again: again})
+				results, err := batch.Run(t.Context(), r, &nodePool{pool: p, begun: &begun}, p.images(), batch.Options{Jobs: 2, Again: again})
 				if err != nil {
 					t.Errorf("node %d: %v", n, err)
 				}
@@ -59,6 +60,49 @@ func TestNodes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// nodePool lets a node go on when all of them have seen what there was when they
+// began: what was made before is no other node's of this run.
+type nodePool struct {
+	*pool
+	begun *sync.WaitGroup
+	once  sync.Once
+}
+
+func (p *nodePool) Claim(ctx context.Context, i batch.Image) (batch.Claim, error) {
+	p.once.Do(p.begun.Done)
+	p.begun.Wait()
+	return p.pool.Claim(ctx, i)
+}
+
+// A level that comes while a node is about to begin is found under the
+// repository's claim, and no second one is made.
+func TestDoneInBetween(t *testing.T) {
+	p, r := newPool("a"), newRepository(t)
+	results, err := batch.Run(t.Context(), r, &latePool{p, func(src engine.Source) {
+		if _, err := engine.Backup(t.Context(), r, "a", src, engine.BackupOptions{}); err != nil {
+			t.Error(err)
+		}
+	}}, p.images(), batch.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, results, map[string]batch.Word{"a": batch.Elsewhere})
+	if got := len(levels(t, r, "a")); got != 1 || results[0].Level != 1 {
+		t.Errorf("%d levels, told of level %s", got, results[0].Level)
+	}
+}
+
+// latePool lets others be quicker, at the last moment.
+type latePool struct {
+	*pool
+	quicker func(engine.Source)
+}
+
+func (p *latePool) Source(i batch.Image) engine.Source {
+	p.quicker(p.pool.Source(i))
+	return p.pool.Source(i)
 }
 
 // An image whose node gives it up is taken over; one that the other node has
