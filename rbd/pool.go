@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -66,10 +66,11 @@ func (c *Conn) HasImage(ctx context.Context, spec Spec) (bool, error) {
 type Info struct {
 	ID       string
 	Size     int64             // bytes
+	Created  time.Time         // zero in the old image format
 	Metadata map[string]string // what `rbd image-meta` shows; keys of a prefix only
 }
 
-// Look asks for an image's size and for those of its metadata whose keys begin
+// Look asks what an image is, and for those of its metadata whose keys begin
 // with a prefix.
 //
 // Errors: ErrNoImage, ErrNoNamespace, ErrNoPool, ErrPermission, ErrTimeout.
@@ -79,17 +80,5 @@ func (c *Conn) Look(ctx context.Context, spec Spec, prefix string) (info Info, e
 		return Info{}, err
 	}
 	defer func() { err = errors.Join(err, im.close()) }()
-	if info.ID, _, err = im.identity(ctx); err != nil {
-		return info, err
-	}
-	if info.Size, err = im.size(ctx); err != nil {
-		return info, err
-	}
-	info.Metadata, err = on(ctx, im, "list the metadata", (*rbd.Image).ListMetadata)
-	for key := range info.Metadata {
-		if !strings.HasPrefix(key, prefix) {
-			delete(info.Metadata, key)
-		}
-	}
-	return info, err
+	return im.info(ctx, prefix)
 }

@@ -175,6 +175,18 @@ func (r *Repository) Levels(ctx context.Context, name Name) ([]Level, error) {
 	return h.Levels, errors.Join(bad...)
 }
 
+// UsedNames lists the backup names that have or had levels or runs, sorted.
+func (r *Repository) UsedNames(ctx context.Context) (names []Name, err error) {
+	keys, err := r.list(ctx, levelsPrefix)
+	for _, key := range keys {
+		if name, _, _, err := parseLevelKey(key); err == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), err
+}
+
 // Names lists the backup names that have levels, sorted.
 func (r *Repository) Names(ctx context.Context) ([]Name, error) {
 	keys, err := r.list(ctx, levelsPrefix)

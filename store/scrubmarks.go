@@ -258,22 +258,46 @@ func (r *Repository) MarkAllScrubbed(ctx context.Context, levels map[Name][]Leve
 // Scrubbed tells when levels of a name were last checked whole and found well.
 // Those that never were are not in it.
 func (r *Repository) Scrubbed(ctx context.Context, name Name) (map[LevelNumber]time.Time, error) {
-	times := map[LevelNumber]time.Time{}
-	note := func(n LevelNumber, at time.Time) {
-		if at.After(times[n]) {
-			times[n] = at
-		}
+	all, err := r.scrubTimes(ctx, scrubbedPrefix(name))
+	return all[name], err
+}
+
+// ScrubTimes are those of all names. What never was checked is not in them.
+type ScrubTimes map[Name]map[LevelNumber]time.Time
+
+// AllScrubbed does the same for all names at once.
+func (r *Repository) AllScrubbed(ctx context.Context) (ScrubTimes, error) {
+	return r.scrubTimes(ctx, marksPrefix+"scrubbed.")
+}
+
+func (t ScrubTimes) note(name Name, n LevelNumber, at time.Time) {
+	if t[name] == nil {
+		t[name] = map[LevelNumber]time.Time{}
 	}
-	keys, err := r.list(ctx, scrubbedPrefix(name))
+	if at.After(t[name][n]) {
+		t[name][n] = at
+	}
+}
+
+// scrubTimes reads the marks of single levels below a prefix, and all of many.
+func (r *Repository) scrubTimes(ctx context.Context, prefix string) (ScrubTimes, error) {
+	times := ScrubTimes{}
+	keys, err := r.list(ctx, prefix)
 	if err != nil {
 		return nil, err
 	}
 	for _, key := range keys {
-		number, seconds, _ := strings.Cut(strings.TrimPrefix(key, scrubbedPrefix(name)), ".")
-		n, err := ParseLevelNumber(number)
-		at, atErr := strconv.ParseInt(seconds, 10, 64)
-		if err == nil && atErr == nil {
-			note(n, time.Unix(at, 0).UTC())
+		// Name, number and seconds, of which the name may have dots.
+		parts := strings.Split(strings.TrimPrefix(key, marksPrefix+"scrubbed."), ".")
+		if len(parts) < 3 {
+			continue
+		}
+		last := len(parts) - 2
+		name, nameErr := unescapeName(strings.Join(parts[:last], "."))
+		n, err := ParseLevelNumber(parts[last])
+		at, atErr := strconv.ParseInt(parts[last+1], 10, 64)
+		if nameErr == nil && err == nil && atErr == nil {
+			times.note(name, n, time.Unix(at, 0).UTC())
 		}
 	}
 	if keys, err = r.list(ctx, scrubbedAllPrefix); err != nil {
@@ -288,8 +312,10 @@ func (r *Repository) Scrubbed(ctx context.Context, name Name) (map[LevelNumber]t
 		if err != nil {
 			return nil, err
 		}
-		for _, n := range m.Levels[name] {
-			note(n, m.Time)
+		for name, numbers := range m.Levels {
+			for _, n := range numbers {
+				times.note(name, n, m.Time)
+			}
 		}
 	}
 	return times, nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -104,10 +105,14 @@ func (p *program) finish(err error) int {
 			err = jsonErr
 		}
 	}
-	if err != nil {
+	if err != nil && !isA[*stateError](err) {
+		if p.report.Command == "status" {
+			text, _, _ := strings.Cut(err.Error(), "\n")
+			_ = p.print("BACKY UNKNOWN - " + strings.ReplaceAll(text, "|", "/") + "\n") // fail tells it, too
+		}
 		p.talk.fail(err)
 	}
-	return exitCode(err)
+	return p.report.exitCode(err)
 }
 
 func writeJSON(w io.Writer, v any) error {

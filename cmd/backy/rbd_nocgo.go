@@ -8,6 +8,7 @@ import (
 
 	"backy/engine"
 	"backy/engine/batch"
+	"backy/engine/health"
 	"backy/store"
 )
 
@@ -26,6 +27,12 @@ func (p *program) isMany(context.Context, string, bool) (bool, error) { return f
 func (p *program) lookMany(context.Context, backupFlags, string, place) (*store.Repository, batch.Pool, []batch.Image, error) {
 	return nil, nil, nil, errNoRBD
 }
+
+func (p *program) poolStatus(context.Context, *store.Repository, statusFlags, string) (health.Report, strays, error) {
+	return health.Report{}, strays{}, errNoRBD
+}
+
+func (p *program) snapshots(context.Context, snapshotsFlags, string, string) error { return errNoRBD }
 
 func (p *program) rbdView(context.Context, string) (*engine.View, error) {
 	return nil, errNoRBD

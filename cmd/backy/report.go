@@ -33,16 +33,26 @@ type report struct {
 	GC         *store.GCReport     `json:"gc,omitempty"`
 	Recovered  []store.Recovered   `json:"recovered,omitzero"`
 	Images     []batch.Result      `json:"images,omitzero"`
+	Status     *statusReport       `json:"status,omitempty"`
+	Snapshots  []snapshotReport    `json:"snapshots,omitzero"`
 	Version    *versionReport      `json:"version,omitempty"`
 }
 
 // set fills in how the run ended.
 func (r *report) set(err error, warnings []string) {
-	r.ExitCode = exitCode(err)
+	r.ExitCode = r.exitCode(err)
 	r.Warnings = warnings
-	if err != nil {
+	if err != nil && !isA[*stateError](err) {
 		r.Error, r.Hint = err.Error(), hintOf(err)
 	}
+}
+
+// exitCode is that of the command.
+func (r *report) exitCode(err error) int {
+	if r.Command == "status" {
+		return statusCode(err)
+	}
+	return exitCode(err)
 }
 
 // repositoryReport tells which repository a command worked on.

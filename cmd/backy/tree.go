@@ -21,6 +21,8 @@ func (p *program) tree() *cli.App {
 			p.backupCommand(),
 			p.restoreCommand(),
 			p.scrubCommand(),
+			p.statusCommand(),
+			p.snapshotsCommand(),
 			p.lsCommand(),
 			p.duCommand(),
 			p.rmCommand(),
@@ -47,6 +49,9 @@ func (p *program) tree() *cli.App {
 		c.Flags = append(c.Flags, p.commonFlags()...)
 		c.HideHelpCommand = true // else "ls help" would not list a name
 		c.CustomHelpTemplate = cli.CommandHelpTemplate + exitHelp()
+		if c.Name == "status" {
+			c.CustomHelpTemplate = cli.CommandHelpTemplate + statusExitHelp()
+		}
 		c.OnUsageError = onUsageError
 		c.Before = p.applyCommon
 	}

@@ -1,0 +1,338 @@
+// Package health tells how well images are backed up, by what a repository
+// holds of them. It writes nothing.
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"backy/engine"
+	"backy/engine/batch"
+	"backy/store"
+)
+
+// Image is one that should be backed up. For a name of which only the
+// repository is known, Name alone is set.
+type Image struct {
+	Label string // how people name it: rbd:vms/web1
+	Name  store.Name
+	Rules batch.Rules
+
+	// Cluster and ID are those of the image that has the label now: levels of an
+	// earlier image with this label are none of it.
+	Cluster, ID string
+	Created     time.Time // zero: unknown
+
+	// Err is why nothing is known of the image.
+	Err error
+}
+
+// Options say what is demanded. The zero value demands levels, but no age.
+type Options struct {
+	MaxAge      time.Duration // of the newest level; 0: any
+	MaxScrubAge time.Duration // since a level was last found whole; 0: any, but there must be one
+	Now         time.Time     // zero: the current time
+}
+
+// Word is how it is about an image.
+type Word string
+
+// What can be wrong with an image, the worst first, and what else can be said of
+// one.
+const (
+	Damaged    Word = "damaged"    // something of a level is known to be bad, or a level's record cannot be read
+	Missing    Word = "missing"    // it has no level
+	Old        Word = "old"        // its newest level is older than MaxAge
+	Unknown    Word = "unknown"    // it could not be looked at
+	Unusual    Word = "unusual"    // its newest level is far off those before: see engine.Unusual
+	Unscrubbed Word = "unscrubbed" // no level was found whole, or none for MaxScrubAge
+
+	Fine     Word = "fine"
+	New      Word = "new"      // it has no level, and is younger than MaxAge
+	Excluded Word = "excluded" // its owner wants no backup
+	Gone     Word = "gone"     // there are levels, but no such image any more
+)
+
+// Words are all of them in the order in which they are told.
+var Words = []Word{Damaged, Missing, Old, Unknown, Unusual, Unscrubbed, Fine, New, Excluded, Gone}
+
+// State is how bad something is.
+type State string
+
+// The states, as monitoring systems name them.
+const (
+	OK          State = "ok"
+	Warning     State = "warning"
+	Critical    State = "critical"
+	Undecidable State = "unknown"
+)
+
+// states are those of the words that are not OK.
+var states = map[Word]State{
+	Damaged: Critical, Missing: Critical, Old: Critical, Unknown: Undecidable, Unusual: Warning, Unscrubbed: Warning,
+}
+
+// rank orders the states: what is known to be bad goes before what is not known.
+func rank(s State) int { return slices.Index([]State{OK, Warning, Undecidable, Critical}, s) }
+
+// Worse is the worse of two states.
+func Worse(a, b State) State {
+	if rank(b) > rank(a) {
+		return b
+	}
+	return a
+}
+
+// Item is what is known of an image or a name.
+type Item struct {
+	Image    string            `json:"image,omitempty"`
+	Name     store.Name        `json:"name,omitempty"`
+	State    Word              `json:"state"`              // the worst
+	Problems []Word            `json:"problems,omitempty"` // all that is wrong
+	Levels   int               `json:"levels"`             // how many
+	Level    store.LevelNumber `json:"level,omitempty"`    // the newest, its time, its size
+	Time     time.Time         `json:"time,omitzero"`
+	Size     int64             `json:"size,omitempty"`
+	Scrubbed time.Time         `json:"scrubbed,omitzero"` // when a level was last found whole
+
+	// DamagedLevels are those of which something is known to be bad, or whose
+	// records cannot be read; DamagedChunks counts the bad places of all.
+	DamagedLevels []store.LevelNumber `json:"damaged_levels,omitempty"`
+	DamagedChunks int64               `json:"damaged_chunks"`
+
+	Unusual []engine.Unusual `json:"unusual,omitempty"`
+	Why     string           `json:"why,omitempty"` // a sentence
+
+	Newest *store.Level `json:"-"`
+}
+
+// Report is how it is about all of them.
+type Report struct {
+	Items []Item
+
+	// Spare is how many bad copies there are whose twins are good: nothing is
+	// lost, and the next backups mend them.
+	Spare int64
+}
+
+// Count is how many items have a word for their state.
+func (r *Report) Count(w Word) (n int) {
+	for i := range r.Items {
+		if r.Items[i].State == w {
+			n++
+		}
+	}
+	return n
+}
+
+// Having is how many items have a problem, be it the worst or not.
+func (r *Report) Having(w Word) (n int) {
+	for i := range r.Items {
+		if slices.Contains(r.Items[i].Problems, w) {
+			n++
+		}
+	}
+	return n
+}
+
+// State is the worst of all.
+func (r *Report) State() State {
+	s := OK
+	if r.Spare > 0 {
+		s = Warning
+	}
+	for i := range r.Items {
+		for _, p := range r.Items[i].Problems {
+			s = Worse(s, states[p])
+		}
+	}
+	return s
+}
+
+// lookups is how many names are looked up at a time.
+const lookups = 8
+
+// Look tells how well images are backed up, in their order.
+func Look(ctx context.Context, repo *store.Repository, images []Image, o Options) (Report, error) {
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
+	var r Report
+	known, err := repo.Damage(ctx)
+	if err != nil {
+		return r, err
+	}
+	damaged, err := repo.DamagedLevels(ctx, known)
+	if err != nil {
+		return r, fmt.Errorf("find out which levels are damaged: %w", err)
+	}
+	scrubs, err := repo.AllScrubbed(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.Spare = known.Spare()
+	r.Items = make([]Item, len(images))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(lookups)
+	for i := range images {
+		g.Go(func() error {
+			l := look{image: &images[i], o: o, item: &r.Items[i]}
+			return l.run(gctx, repo, damaged, scrubs[images[i].Name])
+		})
+	}
+	err = g.Wait()
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return r, err
+}
+
+// look is at one image.
+type look struct {
+	image *Image
+	o     Options
+	item  *Item
+}
+
+func (l *look) run(ctx context.Context, repo *store.Repository, damaged []store.LevelDamage, scrubbed map[store.LevelNumber]time.Time) error {
+	it, im := l.item, l.image
+	it.Image, it.Name, it.State = im.Label, im.Name, Fine
+	if im.Rules.Exclude {
+		it.State = Excluded
+		return nil
+	}
+	if im.Err != nil {
+		l.wrong(Unknown, im.Err.Error())
+		return nil
+	}
+	h, err := repo.History(ctx, im.Name)
+	if err != nil {
+		return err
+	}
+	l.levels(&h)
+	l.damage(&h, damaged)
+	l.age()
+	l.scrubs(h.Levels, scrubbed)
+	return nil
+}
+
+// wrong notes a problem. The first reason that is told stays.
+func (l *look) wrong(w Word, why string) {
+	it := l.item
+	it.Problems = append(it.Problems, w)
+	slices.SortFunc(it.Problems, func(a, b Word) int { return slices.Index(Words, a) - slices.Index(Words, b) })
+	it.State = it.Problems[0]
+	if it.Why == "" || it.State == w {
+		it.Why = why
+	}
+}
+
+// levels finds the newest one that is of this image.
+func (l *look) levels(h *store.History) {
+	it := l.item
+	it.Levels = len(h.Levels)
+	for i := len(h.Levels) - 1; i >= 0; i-- {
+		if level := &h.Levels[i]; l.of(level) {
+			it.Newest = level
+			it.Level, it.Time, it.Size = level.Number, level.Time, level.Size
+			it.Unusual = engine.FindUnusual(*level, h.Levels[:i])
+			break
+		}
+	}
+	if len(it.Unusual) > 0 {
+		l.wrong(Unusual, it.Unusual[0].String())
+	}
+}
+
+// of reports whether a level is of the image that has its label now. Of what
+// came from elsewhere, such as a mapped device, that cannot be told.
+func (l *look) of(level *store.Level) bool {
+	o := level.Origin.RBD
+	return l.image.ID == "" || o == nil || o.Cluster == l.image.Cluster && o.ImageID == l.image.ID
+}
+
+func (l *look) damage(h *store.History, damaged []store.LevelDamage) {
+	it := l.item
+	for _, d := range damaged {
+		if d.Name == l.image.Name {
+			it.DamagedLevels = append(it.DamagedLevels, d.Number)
+			it.DamagedChunks += d.Chunks
+		}
+	}
+	if len(it.DamagedLevels) > 0 {
+		l.wrong(Damaged, fmt.Sprintf("level %s: chunks are known to be bad", join(it.DamagedLevels)))
+	}
+	var bad []error
+	for _, b := range h.Bad {
+		it.DamagedLevels = append(it.DamagedLevels, b.Number)
+		bad = append(bad, fmt.Errorf("level %s cannot be read: %w", b.Number, b.Err))
+	}
+	if err := errors.Join(bad...); err != nil && !slices.Contains(it.Problems, Damaged) {
+		l.wrong(Damaged, err.Error())
+	}
+	slices.Sort(it.DamagedLevels)
+	it.DamagedLevels = slices.Compact(it.DamagedLevels)
+}
+
+func join(numbers []store.LevelNumber) (s string) {
+	for i, n := range numbers {
+		if i > 0 {
+			s += ", "
+		}
+		s += n.String()
+	}
+	return s
+}
+
+// age demands a level that is young enough: MaxAge, and what its owner lets
+// backups pass over it besides.
+func (l *look) age() {
+	it, now := l.item, l.o.Now
+	allowed := l.o.MaxAge
+	if r := l.image.Rules.MinAge; r != nil {
+		allowed += *r
+	}
+	switch {
+	case it.Newest != nil:
+		if age := now.Sub(it.Time); l.o.MaxAge > 0 && age > allowed {
+			l.wrong(Old, fmt.Sprintf("the newest level is %s old", age.Round(time.Minute)))
+		}
+	case !l.image.Created.IsZero() && l.o.MaxAge > 0 && now.Sub(l.image.Created) <= allowed:
+		if it.State == Fine {
+			it.State = New
+		}
+	case it.Levels > 0:
+		l.wrong(Missing, "its levels are of an earlier image of this name")
+	default:
+		l.wrong(Missing, "it has no level")
+	}
+}
+
+// scrubs demands that a level was found whole: of a new name not before
+// MaxScrubAge is over, where there is such a limit.
+func (l *look) scrubs(levels []store.Level, scrubbed map[store.LevelNumber]time.Time) {
+	it := l.item
+	if len(levels) == 0 {
+		return
+	}
+	since := levels[0].Committed
+	for _, level := range levels {
+		if at := scrubbed[level.Number]; at.After(it.Scrubbed) {
+			it.Scrubbed = at
+		}
+	}
+	if !it.Scrubbed.IsZero() {
+		since = it.Scrubbed
+	}
+	switch {
+	case l.o.MaxScrubAge > 0 && l.o.Now.Sub(since) > l.o.MaxScrubAge:
+		l.wrong(Unscrubbed, "no level was scrubbed lately")
+	case l.o.MaxScrubAge == 0 && it.Scrubbed.IsZero():
+		l.wrong(Unscrubbed, "no level was ever scrubbed")
+	}
+}

@@ -1,0 +1,253 @@
+package rbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/ceph/go-ceph/rbd"
+
+	"backy/store"
+)
+
+// OwnSnapshot is a snapshot of an image that some backy made.
+type OwnSnapshot struct {
+	Spec Spec
+	ID   uint64
+	Time time.Time
+	Size int64 // bytes of the image when it was made
+
+	Repository string      // the first 8 digits of the repository's id
+	Run        store.RunID // that made it; 0: it was made ahead, and waits
+
+	// What the repository says of it: see Judge.
+	Kind  SnapshotKind
+	Name  store.Name        // "": not known
+	Level store.LevelNumber // that was read from it; 0: none
+
+	name string // as it is now: of one that is being removed not that of Spec
+	hash string // of the backup name
+}
+
+// SnapshotKind is what a snapshot of ours is good for.
+type SnapshotKind string
+
+// The kinds. Only strays may be removed.
+const (
+	OfLevel   SnapshotKind = "level"   // a level was read from it: the next diff's base
+	Waiting   SnapshotKind = "waiting" // made ahead; the next backup reads it
+	Undecided SnapshotKind = "in use"  // its run may be at work, or the next run of the name finds out that it is not
+	Stray     SnapshotKind = "stray"   // its run is over and there is no level, or its removal was cut short
+	Foreign   SnapshotKind = "foreign" // another repository's
+)
+
+var ownPattern = regexp.MustCompile(`^backy-([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]{16}|ready)$`)
+
+// parseOwn tells what a snapshot's name says.
+func parseOwn(snap snapshot) (o OwnSnapshot, ok bool) {
+	full := snap.name
+	if !snap.user {
+		full = snap.trashed
+	}
+	m := ownPattern.FindStringSubmatch(full)
+	if m == nil {
+		return o, false
+	}
+	o = OwnSnapshot{ID: snap.id, Size: snap.size, Repository: m[1], name: snap.name, hash: m[2]}
+	o.Spec.Snap = full
+	if m[3] != "ready" {
+		run, err := store.ParseRunID(m[3])
+		if err != nil {
+			return o, false
+		}
+		o.Run = run
+	}
+	return o, true
+}
+
+// removing tells that the snapshot's removal has begun: librbd has moved it to
+// the trash.
+func (o *OwnSnapshot) removing() bool { return o.name != o.Spec.Snap }
+
+// Inspect does what Look does, and lists the snapshots that backys made, in the
+// order in which they were made.
+func (c *Conn) Inspect(ctx context.Context, spec Spec, prefix string) (info Info, own []OwnSnapshot, err error) {
+	im, err := c.open(ctx, spec.at(""), "", readOnly)
+	if err != nil {
+		return info, nil, err
+	}
+	defer func() { err = errors.Join(err, im.close()) }()
+	if info, err = im.info(ctx, prefix); err != nil {
+		return info, nil, err
+	}
+	list, err := im.snapshots(ctx)
+	if err != nil {
+		return info, nil, err
+	}
+	for _, snap := range list {
+		o, ok := parseOwn(snap)
+		if !ok {
+			continue
+		}
+		o.Spec = spec.at(o.Spec.Snap)
+		if o.Time, err = im.snapshotTime(ctx, snap); err != nil {
+			return info, nil, err
+		}
+		own = append(own, o)
+	}
+	return info, own, nil
+}
+
+// info is what Look tells.
+func (im *image) info(ctx context.Context, prefix string) (info Info, err error) {
+	if info.ID, _, err = im.identity(ctx); err != nil {
+		return info, err
+	}
+	if info.Size, err = im.size(ctx); err != nil {
+		return info, err
+	}
+	info.Created, err = on(ctx, im, "ask for the time of creation", func(i *rbd.Image) (time.Time, error) {
+		t, err := i.GetCreateTimestamp()
+		if t.Sec == 0 {
+			return time.Time{}, err // the old format has none
+		}
+		return time.Unix(t.Sec, t.Nsec), err
+	})
+	if err != nil {
+		return info, err
+	}
+	info.Metadata, err = on(ctx, im, "list the metadata", (*rbd.Image).ListMetadata)
+	for key := range info.Metadata {
+		if !strings.HasPrefix(key, prefix) {
+			delete(info.Metadata, key)
+		}
+	}
+	return info, err
+}
+
+// Judge tells of snapshots what a repository knows of them: Kind, Name and Level.
+// They must have been listed before, so that a run whose end the repository does
+// not know has not begun meanwhile.
+func Judge(ctx context.Context, repo *store.Repository, list []OwnSnapshot, names ...store.Name) error {
+	used, err := repo.UsedNames(ctx)
+	if err != nil {
+		return err
+	}
+	byPrefix := map[string]store.Name{}
+	for _, name := range append(used, names...) {
+		byPrefix[ownPrefix(repo.ID, name)] = name
+	}
+	histories := map[store.Name]*store.History{}
+	for i := range list {
+		o := &list[i]
+		o.Kind = Undecided
+		if o.Repository != repo.ID.String()[:8] {
+			o.Kind = Foreign
+			continue
+		}
+		o.Name = byPrefix["backy-"+o.Repository+"-"+o.hash+"-"]
+		if o.Name == "" {
+			continue
+		}
+		if histories[o.Name] == nil {
+			h, err := repo.History(ctx, o.Name)
+			if err != nil {
+				return err
+			}
+			histories[o.Name] = &h
+		}
+		o.judge(histories[o.Name])
+	}
+	return nil
+}
+
+func (o *OwnSnapshot) judge(h *store.History) {
+	if o.Run == 0 {
+		o.Kind = Waiting
+		if o.removing() {
+			o.Kind = Stray
+		}
+		return
+	}
+	for i := range h.Levels {
+		if h.Levels[i].Run == o.Run {
+			o.Level, o.Kind = h.Levels[i].Number, OfLevel
+		}
+	}
+	if h.Over(o.Run) && (o.Level == 0 || o.removing()) {
+		o.Kind = Stray
+	}
+}
+
+// Space is how many bytes of objects have changed since a snapshot, up to the
+// next one or the image's present state: so much it keeps of the past, at most.
+// Part of it may be kept by older snapshots, too, or be of objects that there
+// were not yet. ok is false where fast diff cannot tell at once.
+func (c *Conn) Space(ctx context.Context, o OwnSnapshot) (bytes int64, ok bool, err error) {
+	if o.removing() {
+		return 0, false, nil
+	}
+	at, err := c.open(ctx, o.Spec.at(""), "", readOnly)
+	if err != nil {
+		return 0, false, err
+	}
+	defer func() { err = errors.Join(err, at.close()) }()
+	layout, err := at.layout(ctx)
+	if err != nil || !hasFastDiff(layout) {
+		return 0, false, err
+	}
+	list, err := at.snapshots(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	if now, there := named(list, o.name); !there || now.id != o.ID {
+		return 0, false, nil
+	}
+	until, err := at.size(ctx)
+	for _, snap := range list {
+		if err == nil && snap.user && snap.id > o.ID {
+			until = snap.size
+			err = at.show(ctx, snap)
+			break
+		}
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	set, err := at.fast(ctx, o.name, until, period(layout))
+	if err != nil {
+		return 0, false, err
+	}
+	changed := min(set.count()*period(layout), until)
+	return changed + max(0, o.Size-until), true, nil
+}
+
+// show makes a snapshot what is read.
+func (im *image) show(ctx context.Context, s snapshot) error {
+	_, err := on(ctx, im, "open the snapshot "+s.name, func(i *rbd.Image) (struct{}, error) {
+		return struct{}{}, i.SetSnapByID(s.id)
+	})
+	im.at = s
+	return err
+}
+
+// RemoveStray removes a snapshot that Judge found to be a stray, and no other.
+// One that is gone is no error.
+func (c *Conn) RemoveStray(ctx context.Context, o OwnSnapshot) (err error) {
+	if o.Kind != Stray {
+		return fmt.Errorf("%s: it is no stray, and not removed", o.Spec)
+	}
+	head, err := c.open(ctx, o.Spec.at(""), "", readWrite)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, head.close()) }()
+	snap := snapshot{id: o.ID, name: o.name}
+	if o.removing() {
+		snap.trashed = o.Spec.Snap
+	}
+	return head.remove(ctx, snap)
+}
