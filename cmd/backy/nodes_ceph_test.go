@@ -51,7 +51,7 @@ func TestNodes(t *testing.T) {
 	// Nobody goes on before all of them have begun, each with two images.
 	start := filepath.Join(t.TempDir(), "start")
 	args := []string{
-		"backup", "-v", "--min-age", "0", "--jobs", "2", "--limit", "8MiB/s", "--lease", "1s", "--beat", "500ms",
+		"backup", "-v", "--min-age", "0", "--jobs", "2", "--limit", "8MiB/s", "--lease", "2s", "--beat", "500ms",
 		"--freeze", "until test -e " + start + "; do sleep .05; done", "--thaw", ":", "--freeze-limit", "1m",
 		"rbd:" + pool, repo,
 	}
@@ -90,7 +90,7 @@ func TestNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	killed.end(t)
-	time.Sleep(4 * time.Second) // four leases
+	time.Sleep(6 * time.Second) // three leases
 	cutOff.wire.mend()
 	for name, n := range map[string]*node{"cut off": cutOff, "third": third} {
 		if code := n.end(t); code != 0 {
