@@ -58,7 +58,7 @@ verify-rbd: headers
 soak: headers ## try for hours what make test tries for minutes: schedules, faults, flips, kills
 	$(GO) test ./store -run 'TestSchedules$$' -schedules 100000 -timeout 0
 	$(GO) test ./store -run Flips -soak -timeout 0
-	$(GO) test ./store/dir -run Power -rapid.checks 20000 -timeout 0
+	$(GO) test ./store/dir -run Power -soak -rapid.checks 20000 -timeout 0
 	$(GO) test ./engine -run 'Troubled|AtOnce|Sleeper|Crash|Prefix' -soak -timeout 0
 	docker/cluster.sh with --size 8G -- $(GO) test ./cmd/backy -run Kill -kills 200 -timeout 0
 

@@ -315,7 +315,7 @@ func TestTroubledScrub(t *testing.T) {
 	level := s.backup("a", byAllocated)
 	s.write("a", 8*chunk)
 	s.backup("a", byDiff)
-	for _, h := range []harm{{name: "none"}, flip("data/", 500), flip("maps/", 500)} {
+	for _, h := range []harm{{name: "none"}, flip("data/", 500), flip("maps/", 300)} {
 		t.Run(h.name, func(t *testing.T) {
 			b := s.b.At(len(s.b.Log()))
 			if h.do != nil {

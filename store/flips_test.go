@@ -235,7 +235,7 @@ func (x house) live(t *testing.T, key string, good, bad []byte, o *outcomes) {
 	folder, id, _, err := parsePackKey(key)
 	isPack := err == nil
 	if isPack && folder == dataPrefix {
-		for _, ref := range w.chunks(id) {
+		for _, ref := range w.chunks(key, id) {
 			w.harmed.data[place{KindData, id, ref.Index}] = true
 		}
 	}

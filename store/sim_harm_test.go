@@ -27,17 +27,14 @@ func (x harmed) clone() harmed {
 // has reports whether something befell a chunk.
 func (x harmed) has(ref Ref) bool { return x.data[place{KindData, ref.Pack, ref.Index}] }
 
-// chunks are references to all that can be read of a data pack.
-func (w *world) chunks(id PackID) (refs []Ref) {
+// chunks are references to all that can be read of an object. What is in an
+// older generation too does not count: that may be about to be deleted.
+func (w *world) chunks(key string, id PackID) (refs []Ref) {
 	r, err := (&host{w: w, id: len(w.hosts)}).open(w.disk)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	keys, err := r.copies(context.Background(), KindData, dataPrefix, id)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	b, _, err := r.rebuild(context.Background(), KindData, id, keys, nil)
+	b, _, err := r.rebuild(context.Background(), KindData, id, []string{key}, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -139,7 +136,7 @@ func (w *world) harm() {
 	folder, id, _, _ := parsePackKey(key)
 	var before []Ref
 	if folder == dataPrefix {
-		before = w.chunks(id)
+		before = w.chunks(key, id)
 	}
 	how := "lost"
 	switch at := w.rnd.IntN(max(len(p), 1)); w.rnd.IntN(8) {
@@ -163,7 +160,7 @@ func (w *world) harm() {
 		w.harmed.maps[id] = folder
 		return
 	}
-	after := w.chunks(id)
+	after := w.chunks(key, id)
 	for _, ref := range before {
 		if !slices.Contains(after, ref) {
 			w.harmed.data[place{KindData, id, ref.Index}] = true

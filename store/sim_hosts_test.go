@@ -445,6 +445,18 @@ func (h *host) gc(r *Repository) error {
 	return err
 }
 
+// fenced reports whether another gc has taken this one for dead: it need not have
+// slept for that, where its calls were the last to go on for long.
+func (h *host) fenced() bool {
+	r, err := (&host{w: h.w}).open(h.w.disk)
+	if err != nil {
+		h.w.t.Fatal(err)
+	}
+	var t gcTombstone
+	err = r.getObject(context.Background(), gcKey("verdict", h.run), "tombstone", &t)
+	return err == nil && t.By != h.run
+}
+
 // explain fails the test for an error that no part of the simulation accounts
 // for.
 func (h *host) explain(what string, err error) {
@@ -454,7 +466,7 @@ func (h *host) explain(what string, err error) {
 	case err == nil, h.crashed, errors.Is(err, errCrashed), errors.As(err, &busy):
 	case h.adrift:
 		// What it was at is not there any more.
-	case h.slept && (errors.Is(err, fs.ErrNotExist) || errors.As(err, &bad)):
+	case (h.slept || h.fenced()) && (errors.Is(err, fs.ErrNotExist) || errors.As(err, &bad)):
 		// Whoever was taken for dead may find anything of his gone.
 	case errors.Is(err, ErrRemoved), errors.Is(err, ErrFenced):
 	default:
