@@ -63,6 +63,8 @@ func (p *Images) Look(ctx context.Context, specs []Spec) ([]batch.Image, error) 
 
 func (p *Images) look(ctx context.Context, s Spec) batch.Image {
 	i := batch.Image{Label: s.String()}
+	name, nameErr := p.o.Name(s)
+	i.Name = name
 	info, err := p.conn.Look(ctx, s, batch.RulePrefix)
 	if errors.Is(err, ErrNoImage) {
 		if there, listErr := p.conn.HasImage(ctx, s); listErr == nil && there {
@@ -79,7 +81,7 @@ func (p *Images) look(ctx context.Context, s Spec) batch.Image {
 	for _, b := range bad {
 		p.o.Warn(s, "%s", b)
 	}
-	i.Name, i.Err = p.o.Name(s)
+	i.Err = nameErr
 	return i
 }
 

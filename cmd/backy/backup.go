@@ -112,6 +112,7 @@ happens, with BACKY_POOL, BACKY_NAMESPACE, BACKY_IMAGE and BACKY_SPEC set.
 				Usage: "with --gc: wait at most `TIME` for other backups",
 			},
 			limitFlag(&f.limit),
+			metricsFlag(&p.metrics),
 			&cli.BoolFlag{
 				Name: "forget", Destination: &f.forget, DisableDefaultText: true,
 				Usage: "then remove what the --keep rules do not keep",
@@ -155,6 +156,7 @@ func (p *program) backupAny(c *cli.Context, f backupFlags) error {
 		return err
 	}
 	source, at := c.Args().Get(0), c.Args().Get(1)
+	p.metrics.source, p.metrics.backup = source, true
 	if kindOf(source) == kindRBD {
 		many, err := p.isMany(c.Context, source, c.NArg() == 2)
 		if err != nil {
@@ -200,6 +202,8 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	if err := at.refusal(); err != nil {
 		return p.maybeSwapped(err, "backup", sourceArg, backupName)
 	}
+	p.metrics.folder = at.dir
+	p.metrics.about(nil, at.name)
 	src, err := p.openSource(ctx, f, sourceArg, at)
 	if err != nil {
 		return p.maybeImage(err, sourceArg)
@@ -208,6 +212,7 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	if err != nil {
 		return err
 	}
+	p.metrics.about(repo, at.name)
 	compression, err := store.ParseCompression(f.compression.chosen)
 	if err != nil {
 		return err

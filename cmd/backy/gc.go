@@ -39,11 +39,13 @@ it is the repository at or above the current folder.`,
 				Name: "max-wait", Value: &f.maxWait,
 				Usage: "wait at most `TIME` for backups (default: for ever)",
 			},
+			metricsFlag(&p.metrics),
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 0, 1); err != nil {
 				return err
 			}
+			p.metrics.known = true // it is about no names
 			repo, err := p.openGiven(c.Context, c.Args().First())
 			if err != nil {
 				return err

@@ -109,6 +109,7 @@ func (p *program) backupMany(ctx context.Context, f backupFlags, source, backupD
 	if err != nil {
 		return err
 	}
+	p.metrics.folder = at.dir
 	compression, err := store.ParseCompression(f.compression.chosen)
 	if err != nil {
 		return err
@@ -135,6 +136,7 @@ func (p *program) backupMany(ctx context.Context, f backupFlags, source, backupD
 	if err != nil {
 		return err
 	}
+	p.metrics.about(repo, namesOf(images)...)
 	view := p.newManyView("backup "+strings.TrimPrefix(source, rbdScheme), len(images))
 	o.Watcher = view
 	err = view.watch(func() (err error) {
@@ -152,4 +154,14 @@ func (p *program) backupMany(ctx context.Context, f backupFlags, source, backupD
 		err = errors.Join(err, p.gcAfter(ctx, repo, gcFlags{maxWait: f.maxWait}))
 	}
 	return err
+}
+
+// namesOf are the names of images that are to have backups.
+func namesOf(images []batch.Image) (names []store.Name) {
+	for _, i := range images {
+		if i.Name != "" && !i.Rules.Exclude {
+			names = append(names, i.Name)
+		}
+	}
+	return names
 }

@@ -30,6 +30,11 @@ func manyTable(results []batch.Result, width int) string {
 	return table(columns, rows, width)
 }
 
+// resultWords are what can become of an image, in the order in which it is told.
+var resultWords = []batch.Word{
+	batch.Done, batch.Prepared, batch.Young, batch.Elsewhere, batch.Excluded, batch.Gone, batch.Failed, batch.Ended,
+}
+
 // manySummary counts what became of the images.
 func manySummary(results []batch.Result) string {
 	var read, added int64
@@ -39,7 +44,7 @@ func manySummary(results []batch.Result) string {
 		read, added = read+r.Read, added+r.Added
 	}
 	var parts []string
-	for _, w := range []batch.Word{batch.Done, batch.Prepared, batch.Young, batch.Elsewhere, batch.Excluded, batch.Gone, batch.Failed, batch.Ended} {
+	for _, w := range resultWords {
 		if n := counts[w]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, w))
 		}

@@ -26,6 +26,7 @@ type program struct {
 	talk    talk
 	common  commonFlags
 	report  report
+	metrics metrics
 	closers []func() error
 
 	connection connection // to the cluster, once there is one
@@ -57,6 +58,7 @@ type cephFlags struct {
 func run(ctx context.Context, typed []string, stdin, stdout, stderr *os.File) int {
 	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, typed: typed, lineEvery: 30 * time.Second}
 	p.talk.w = stderr
+	p.metrics.started = time.Now()
 	err := p.do(ctx)
 	var interrupted *interruptedError
 	if err != nil && errors.As(context.Cause(ctx), &interrupted) {
@@ -83,7 +85,11 @@ func (p *program) do(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	return tree.RunContext(ctx, line.canonical())
+	err = tree.RunContext(ctx, line.canonical())
+	if metricsErr := p.metrics.lookUp(ctx); metricsErr != nil {
+		p.talk.warn("%v", metricsErr)
+	}
+	return err
 }
 
 // atEnd arranges for what was opened to be closed, last first.
@@ -99,6 +105,12 @@ func (p *program) close() error {
 
 // finish prints the error, or the one JSON document, and chooses the exit code.
 func (p *program) finish(err error) int {
+	p.report.ExitCode = p.report.exitCode(err)
+	if metricsErr := p.metrics.write(&p.report); metricsErr != nil && err == nil && p.report.Command != "status" {
+		err = metricsErr
+	} else if metricsErr != nil {
+		p.talk.warn("%v", metricsErr)
+	}
 	if p.json {
 		p.report.set(err, p.talk.warned())
 		if jsonErr := writeJSON(p.stdout, p.report); err == nil {

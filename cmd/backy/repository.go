@@ -28,6 +28,7 @@ func cacheDir() string {
 
 // open opens the repository of a place.
 func (p *program) open(ctx context.Context, at place) (*store.Repository, error) {
+	p.metrics.folder = at.dir
 	if !at.exists {
 		if p.common.backupDir == "" {
 			return nil, fmt.Errorf("%s: %w, nor is a folder above it", at.dir, store.ErrNotRepository)

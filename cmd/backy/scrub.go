@@ -71,6 +71,7 @@ night goes round the repository. Backups and gc may go on meanwhile.
 				Usage: "read `N` packs or stretches at a time",
 			},
 			limitFlag(&f.limit),
+			metricsFlag(&p.metrics),
 		},
 		Action: func(c *cli.Context) error {
 			least := 1
@@ -83,6 +84,7 @@ night goes round the repository. Backups and gc may go on meanwhile.
 			if err := f.check(c.IsSet("level")); err != nil {
 				return err
 			}
+			p.metrics.source = c.Args().First()
 			if f.all {
 				return p.scrubAll(c.Context, c.Args().First(), f)
 			}
@@ -121,6 +123,7 @@ func (p *program) scrub(ctx context.Context, backupName string, f scrubFlags) er
 	if err != nil {
 		return err
 	}
+	p.metrics.about(repo, at.name)
 	level, err := p.pick(wanted, levels)
 	if err != nil {
 		return err

@@ -15,6 +15,8 @@ func (p *program) scrubAll(ctx context.Context, arg string, f scrubFlags) error 
 	if err != nil {
 		return err
 	}
+	p.metrics.about(repo)
+	p.metrics.all = true
 	var progress engine.Progress
 	var report engine.ScrubAllReport
 	err = p.watch("scrub", &progress, func() (err error) {

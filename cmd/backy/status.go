@@ -60,6 +60,7 @@ rbd:POOL it is about backup names. It reads no data of images or packs.
 				Name: "max-scrub-age", Value: &f.maxScrubAge,
 				Usage: "a scrub may lie back `TIME`, such as 35d",
 			},
+			metricsFlag(&p.metrics),
 		}, f.pickFlags.flags("")...),
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 0, 2); err != nil {
@@ -72,6 +73,7 @@ rbd:POOL it is about backup names. It reads no data of images or packs.
 			if pool != "" && kindOf(pool) != kindRBD {
 				return usagef("%s: the first of two arguments is rbd:POOL[/NAMESPACE]", pool)
 			}
+			p.metrics.source = pool
 			return p.status(c.Context, f, pool, folder)
 		},
 	}
@@ -182,6 +184,7 @@ func (p *program) status(ctx context.Context, f statusFlags, pool, folder string
 	}
 	s.Text = statusLine(s, &report)
 	p.report.Status = s
+	p.metrics.items, p.metrics.known = report.Items, true
 
 	text := s.Text + perfData(s, &report) + "\n" + statusTable(report.Items, time.Now(), p.terminalWidth())
 	if err := p.print(text); err != nil {

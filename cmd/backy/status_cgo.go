@@ -65,7 +65,10 @@ func (p *program) inspectPool(ctx context.Context, pick *pickFlags, arg string) 
 				return nil
 			}
 			i.info, i.own, i.err = conn.Inspect(ctx, s, batch.RulePrefix)
-			i.gone = errors.Is(i.err, rbd.ErrNoImage) || errors.Is(i.err, rbd.ErrNoNamespace)
+			if errors.Is(i.err, rbd.ErrNoImage) || errors.Is(i.err, rbd.ErrNoNamespace) {
+				there, err := conn.HasImage(ctx, s)
+				i.gone = err == nil && !there // else it is half removed: that is worth knowing
+			}
 			var bad []string
 			i.rules, bad = batch.ParseRules(i.info.Metadata, parseSpan)
 			for _, b := range bad {

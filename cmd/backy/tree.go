@@ -74,7 +74,7 @@ func (p *program) applyCommon(*cli.Context) error {
 		return usagef("--id and --name exclude each other: they name the same user")
 	}
 	p.talk.quiet, p.talk.verbose = p.common.quiet, p.common.verbose
-	return nil
+	return p.metrics.checkFile()
 }
 
 func (p *program) commonFlags() []cli.Flag {
