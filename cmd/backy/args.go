@@ -18,6 +18,7 @@ type commandLine struct {
 	args    []string
 	help    bool
 	json    bool
+	log     string // --log-format, "" where it is not given
 }
 
 // canonical is the line as cli parses it without surprises: flags first, each
@@ -225,6 +226,8 @@ func (s *sorter) flag(info *flagInfo, value string, hasValue bool) {
 		s.line.help = value == "true"
 	case "json":
 		s.line.json = value == "true"
+	case "log-format":
+		s.line.log = value
 	}
 	s.line.flags = append(s.line.flags, "--"+info.name+"="+value)
 }

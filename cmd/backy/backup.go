@@ -230,7 +230,7 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 		return err
 	}
 	p.report.Level = &level
-	p.talk.say("%s", backupSummary(level))
+	p.talk.with(append(levelFields(&level), "image", sourceArg, "name", level.Name)...).say("%s", backupSummary(level))
 	p.talk.detail("%s, %s known from elsewhere in the repository", count(level.Stats.Chunks, "new chunk"), bytesText(level.Stats.Reused))
 	if f.forget {
 		if err := p.forgetAfter(ctx, repo, at.name, f.keep); err != nil {
@@ -252,7 +252,7 @@ func (p *program) forgetAfter(ctx context.Context, repo *store.Repository, name 
 	p.report.Forget = decisions
 	for _, d := range decisions {
 		if !d.Keep {
-			p.talk.say("%s level %s: removed", name, d.Level.Number)
+			p.talk.with("name", name, "level_number", d.Level.Number).say("%s level %s: removed", name, d.Level.Number)
 		}
 	}
 	return nil
@@ -301,6 +301,14 @@ func (p *program) readHints(path string) ([]hints.Extent, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return extents, nil
+}
+
+// levelFields are those of a line of a log about a new level.
+func levelFields(l *store.Level) []any {
+	return []any{
+		"level_number", l.Number, "size", l.Size, "read", l.Stats.Read, "changed", l.Stats.Changed, "stored", l.Stats.Stored,
+		"diff", l.Origin.Diff, "seconds", l.Stats.Seconds,
+	}
 }
 
 func backupSummary(l store.Level) string {

@@ -87,7 +87,7 @@ func (p *program) gc(ctx context.Context, repo *store.Repository, f gcFlags) err
 	if err != nil {
 		return err
 	}
-	p.talk.say("gc: %s", gcSummary(report, f.dryRun))
+	p.talk.with("deleted", report.Deleted, "rewritten", report.Rewritten, "freed", report.Freed).say("gc: %s", gcSummary(report, f.dryRun))
 	return nil
 }
 

@@ -49,7 +49,7 @@ func (p *program) newManyView(title string, total int) *manyView {
 // watch shows progress until work returns.
 func (v *manyView) watch(work func() error) error {
 	every, show := v.p.lineEvery, v.line
-	if width, height, err := term.GetSize(int(v.p.stderr.Fd())); err == nil && width > 0 && height > 0 && !v.p.talk.quiet {
+	if width, height, err := term.GetSize(int(v.p.stderr.Fd())); err == nil && width > 0 && height > 0 && !v.p.talk.quiet && !v.p.talk.json {
 		every, show = barPoll, v.draw
 		v.bars = mpb.New(mpb.WithOutput(v.p.stderr), mpb.WithRefreshRate(barPoll))
 		v.p.talk.through(v.bars)
@@ -129,9 +129,10 @@ func (v *manyView) End(i batch.Image, r batch.Result) {
 }
 
 func (v *manyView) tell(i batch.Image, r batch.Result) {
-	t := &v.p.talk
+	t := v.p.talk.with("image", i.Label, "name", i.Name, "result", r.Result)
 	switch r.Result {
 	case batch.Done:
+		t.fields = append(t.fields, levelFields(r.New)...)
 		t.say("%s", backupSummary(*r.New))
 	case batch.Failed:
 		err := r.Err
@@ -153,7 +154,9 @@ func (v *manyView) tell(i batch.Image, r batch.Result) {
 }
 
 // Warn implements batch.Watcher.
-func (v *manyView) Warn(i batch.Image, text string) { v.p.talk.warn("%s: %s", i.Label, text) }
+func (v *manyView) Warn(i batch.Image, text string) {
+	v.p.talk.with("image", i.Label, "name", i.Name).warn("%s: %s", i.Label, text)
+}
 
 // Wait implements batch.Watcher.
 func (v *manyView) Wait(images int) {
@@ -209,5 +212,5 @@ func (v *manyView) line(now time.Time) {
 			comma = ","
 		}
 	}
-	v.p.talk.say("%s", line)
+	v.p.talk.with(append(v.all.pace.fields(), "images", v.total, "images_done", v.ended)...).say("%s", line)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,8 +42,16 @@ type commonFlags struct {
 	backupDir string
 	quiet     bool
 	verbose   bool
+	logFormat choiceValue
 	ceph      cephFlags
 }
+
+// What --log-format takes.
+const (
+	logText, logJSON = "text", "json"
+
+	logFormatEnv = "BACKY_LOG_FORMAT"
+)
 
 // cephFlags say how to reach a cluster.
 type cephFlags struct {
@@ -80,6 +89,7 @@ func (p *program) do(ctx context.Context) (err error) {
 	tree := p.tree()
 	line, err := sortLine(tree, p.typed)
 	p.json = line.json && !line.help
+	p.talk.json = cmp.Or(line.log, os.Getenv(logFormatEnv)) == logJSON
 	p.report.Command = line.command
 	if err != nil && !line.help {
 		return err
@@ -122,7 +132,7 @@ func (p *program) finish(err error) int {
 			text, _, _ := strings.Cut(err.Error(), "\n")
 			_ = p.print("BACKY UNKNOWN - " + strings.ReplaceAll(text, "|", "/") + "\n") // fail tells it, too
 		}
-		p.talk.fail(err)
+		p.talk.with("exit_code", p.report.exitCode(err)).fail(err)
 	}
 	return p.report.exitCode(err)
 }

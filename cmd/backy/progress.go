@@ -35,7 +35,7 @@ func (p *program) watchCounting(title string, progress *engine.Progress, text fu
 	}
 	show := p.showLines
 	// A console without a size, as serial lines have it, has no room for a bar.
-	if width, height, err := term.GetSize(int(p.stderr.Fd())); err == nil && width > 0 && height > 0 {
+	if width, height, err := term.GetSize(int(p.stderr.Fd())); err == nil && width > 0 && height > 0 && !p.talk.json {
 		show = p.showBar
 	}
 	done := make(chan struct{})
@@ -65,7 +65,7 @@ func (p *program) showLines(done <-chan struct{}, title string, progress *engine
 			if pace.total > 0 {
 				line += fmt.Sprintf("%d %%, ", pace.percent())
 			}
-			p.talk.say("%s%s", line, pace)
+			p.talk.with(pace.fields()...).say("%s%s", line, pace)
 		}
 	}
 }
@@ -158,6 +158,11 @@ func (p *pace) rate() float64 {
 		return 0
 	}
 	return float64(last.done-first.done) / span
+}
+
+// fields are those of a line of a log.
+func (p *pace) fields() []any {
+	return []any{"done", p.done, "total", p.total, "bytes_per_second", int64(p.rate()), "bad_chunks", p.bad}
 }
 
 func (p *pace) percent() int { return int(100 * min(1, float64(p.done)/float64(p.total))) }

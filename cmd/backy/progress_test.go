@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +79,43 @@ func TestProgressLines(t *testing.T) {
 	}
 	if text := said(true, 0); text != "" {
 		t.Errorf("with -q: %s", text)
+	}
+}
+
+// As JSON objects the lines have the figures as fields, on a terminal too.
+func TestProgressAsJSON(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p := &program{stderr: f, lineEvery: time.Millisecond}
+	p.talk.w, p.talk.json = f, true
+	var progress engine.Progress
+	progress.Done.Store(5 << 20)
+	progress.Total.Store(10 << 20)
+	var text []byte
+	err = p.watch("backup web1", &progress, func() (err error) {
+		for err == nil && !bytes.HasSuffix(text, []byte("\n")) {
+			time.Sleep(time.Millisecond)
+			text, err = os.ReadFile(f.Name())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := bytes.Cut(text, []byte("\n"))
+	var line struct {
+		Time        time.Time
+		Level, Msg  string
+		Done, Total int64
+	}
+	if err := json.Unmarshal(first, &line); err != nil {
+		t.Fatalf("%s: %v", first, err)
+	}
+	if line.Level != "INFO" || line.Done != 5<<20 || line.Total != 10<<20 || line.Time.IsZero() || !strings.HasPrefix(line.Msg, "backup web1: 50 %, ") {
+		t.Errorf("%s", first)
 	}
 }
 

@@ -109,8 +109,9 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 	for _, e := range report.Damaged {
 		p.talk.say("%s level %s: skipped %d bytes at %d", at.name, level.Number, e.Length, e.Offset)
 	}
-	p.talk.say("%s level %s, %s: restored to %s, wrote %s, zeroed %s, %s", at.name, level.Number, bytesText(level.Size),
-		targetArg, bytesText(report.Written), bytesText(report.Zeroed), secondsText(report.Seconds))
+	p.talk.with("name", at.name, "level_number", level.Number, "target", targetArg, "written", report.Written, "seconds", report.Seconds).
+		say("%s level %s, %s: restored to %s, wrote %s, zeroed %s, %s", at.name, level.Number, bytesText(level.Size),
+			targetArg, bytesText(report.Written), bytesText(report.Zeroed), secondsText(report.Seconds))
 	return err
 }
 

@@ -60,6 +60,6 @@ func (p *program) rm(ctx context.Context, backupName string, wanted []string) er
 	for i, n := range numbers {
 		texts[i] = n.String()
 	}
-	p.talk.say("%s: removed level %s", at.name, strings.Join(texts, ", "))
+	p.talk.with("name", at.name, "level_numbers", numbers).say("%s: removed level %s", at.name, strings.Join(texts, ", "))
 	return nil
 }

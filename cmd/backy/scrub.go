@@ -141,7 +141,9 @@ func (p *program) scrub(ctx context.Context, backupName string, f scrubFlags) er
 		return err
 	})
 	p.report.Level, p.report.Scrub = &level, newScrubReport(report)
-	p.talk.say("%s level %s: %s", at.name, level.Number, scrubSummary(report))
+	p.talk.with("name", at.name, "level_number", level.Number, "checked", report.Checked, "bytes", report.Bytes,
+		"damaged", len(report.Damaged), "different", len(report.Different), "seconds", report.Seconds).
+		say("%s level %s: %s", at.name, level.Number, scrubSummary(report))
 	return err
 }
 

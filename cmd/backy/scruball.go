@@ -28,7 +28,7 @@ func (p *program) scrubAll(ctx context.Context, arg string, f scrubFlags) error 
 	})
 	p.report.ScrubAll = newScrubAllReport(report)
 	for _, d := range report.Damaged {
-		p.talk.say("%v", &engine.DamagedError{Name: d.Name, Level: d.Level, Extents: d.Extents})
+		p.talk.with("name", d.Name, "level_number", d.Level).say("%v", &engine.DamagedError{Name: d.Name, Level: d.Level, Extents: d.Extents})
 	}
 	for _, bad := range report.Bad {
 		p.talk.say("%v", &bad)
@@ -36,7 +36,8 @@ func (p *program) scrubAll(ctx context.Context, arg string, f scrubFlags) error 
 	if report.Unused > 0 {
 		p.talk.warn("%s bad that no level needs: nothing is lost, but the disk should be looked at", count(report.Unused, "chunk"))
 	}
-	p.talk.say("scrub: %s", scrubAllSummary(report))
+	p.talk.with("levels", report.Levels, "packs", report.Packs, "left", report.Left, "bytes", report.Bytes,
+		"damaged", len(report.Damaged), "seconds", report.Seconds).say("scrub: %s", scrubAllSummary(report))
 	return err
 }
 

@@ -192,7 +192,7 @@ func (p *program) status(ctx context.Context, f statusFlags, pool, folder string
 	}
 	for _, i := range report.Items {
 		if i.Why != "" {
-			p.talk.detail("%s: %s", itemName(&i), i.Why)
+			p.talk.with("image", i.Image, "name", i.Name, "state", i.State).detail("%s: %s", itemName(&i), i.Why)
 		}
 	}
 	if state == health.OK {

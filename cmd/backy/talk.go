@@ -2,57 +2,95 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 )
 
-// talk is what people read, on stderr: stdout is data. It is safe for
-// concurrent use.
+// talk is what people read, or with --log-format json programs, on stderr:
+// stdout is data. It is safe for concurrent use.
 type talk struct {
 	mu       sync.Mutex
 	w        io.Writer
 	quiet    bool
 	verbose  bool
+	json     bool // a line is a JSON object
 	warnings []string
 }
 
-// say prints a line unless -q was given.
-func (t *talk) say(format string, args ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.quiet {
-		t.print(fmt.Sprintf(format, args...))
-	}
+// told is a line with fields, which only JSON objects show.
+type told struct {
+	t      *talk
+	fields []any // keys and values, as slog takes them
 }
+
+// with returns what says lines with fields.
+func (t *talk) with(fields ...any) told { return told{t, fields} }
+
+// say prints a line unless -q was given.
+func (t *talk) say(format string, args ...any) { t.with().say(format, args...) }
 
 // detail prints a line where -v was given.
-func (t *talk) detail(format string, args ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.verbose {
-		t.print(fmt.Sprintf(format, args...))
-	}
-}
+func (t *talk) detail(format string, args ...any) { t.with().detail(format, args...) }
 
 // warn prints a warning, with -q too, and keeps it for the JSON document.
-func (t *talk) warn(format string, args ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	w := fmt.Sprintf(format, args...)
-	t.warnings = append(t.warnings, w)
-	t.print("backy: warning: " + w)
-}
+func (t *talk) warn(format string, args ...any) { t.with().warn(format, args...) }
 
 // fail prints the error that ends the run, with -q too.
-func (t *talk) fail(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.print("backy: " + strings.ReplaceAll(err.Error(), "\n", "\nbacky: ")) // joined ones have a line each
-	if hint := hintOf(err); hint != "" {
-		t.print("hint: " + hint)
+func (t *talk) fail(err error) { t.with().fail(err) }
+
+func (l told) say(format string, args ...any) {
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	if !l.t.quiet {
+		l.line(slog.LevelInfo, "", fmt.Sprintf(format, args...))
 	}
+}
+
+func (l told) detail(format string, args ...any) {
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	if l.t.verbose {
+		l.line(slog.LevelDebug, "", fmt.Sprintf(format, args...))
+	}
+}
+
+func (l told) warn(format string, args ...any) {
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	w := fmt.Sprintf(format, args...)
+	l.t.warnings = append(l.t.warnings, w)
+	l.line(slog.LevelWarn, "backy: warning: ", w)
+}
+
+func (l told) fail(err error) {
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	hint := hintOf(err)
+	if l.t.json {
+		if hint != "" {
+			l.fields = append(l.fields, "hint", hint)
+		}
+		l.line(slog.LevelError, "", err.Error())
+		return
+	}
+	l.t.print("backy: " + strings.ReplaceAll(err.Error(), "\n", "\nbacky: ")) // joined ones have a line each
+	if hint != "" {
+		l.t.print("hint: " + hint)
+	}
+}
+
+// line prints a line; t.mu is held. For people it begins with a prefix.
+func (l told) line(severity slog.Level, prefix, text string) {
+	if !l.t.json {
+		l.t.print(prefix + text)
+		return
+	}
+	slog.New(slog.NewJSONHandler(l.t.w, &slog.HandlerOptions{Level: slog.LevelDebug})).
+		Log(context.Background(), severity, text, l.fields...)
 }
 
 // print writes a line. There is nobody to tell where that fails.
@@ -86,20 +124,33 @@ func (r *relay) Write(p []byte) (int, error) {
 	if ready == 0 {
 		return len(p), nil
 	}
-	_, err := r.t.w.Write(r.rest[:ready])
+	err := r.pass(r.rest[:ready])
 	r.rest = append(r.rest[:0], r.rest[ready:]...)
 	return len(p), err
+}
+
+// pass prints whole lines; t.mu is held.
+func (r *relay) pass(lines []byte) error {
+	if !r.t.json {
+		_, err := r.t.w.Write(lines)
+		return err
+	}
+	for line := range bytes.Lines(lines) {
+		r.t.with("from", "command").line(slog.LevelInfo, "", strings.TrimRight(string(line), "\r\n"))
+	}
+	return nil
 }
 
 // Close passes on a last line that has no end.
 func (r *relay) Close() error {
 	r.t.mu.Lock()
 	defer r.t.mu.Unlock()
-	if len(r.rest) > 0 {
-		r.t.print(string(r.rest))
-		r.rest = nil
+	if len(r.rest) == 0 {
+		return nil
 	}
-	return nil
+	err := r.pass(append(r.rest, '\n'))
+	r.rest = nil
+	return err
 }
 
 // through sends what is printed through another writer and returns the one

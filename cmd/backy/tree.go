@@ -80,6 +80,7 @@ func (p *program) applyCommon(*cli.Context) error {
 func (p *program) commonFlags() []cli.Flag {
 	const common, ceph = "Common options", "Ceph options"
 	p.common.ceph.timeout = defaultCephTimeout
+	p.common.logFormat = choiceValue{words: []string{logText, logJSON}}
 	return []cli.Flag{
 		&cli.StringFlag{
 			Name: "backupdir", Aliases: []string{"b"}, Category: common, EnvVars: []string{"BACKY_BACKUPDIR"},
@@ -96,6 +97,10 @@ func (p *program) commonFlags() []cli.Flag {
 		&cli.BoolFlag{
 			Name: "json", Category: common, DisableDefaultText: true,
 			Usage: "print one JSON document on stdout", // read by sortLine, for usage errors too
+		},
+		&cli.GenericFlag{
+			Name: "log-format", Category: common, EnvVars: []string{logFormatEnv}, Value: &p.common.logFormat,
+			Usage: "stderr as text or json: `HOW`", // read by sortLine, for usage errors too
 		},
 		&cli.StringFlag{
 			Name: "ceph-conf", Category: ceph, // librados reads CEPH_CONF, and CEPH_ARGS goes before it
