@@ -166,7 +166,8 @@ func (r *Repository) settleClaims(ctx context.Context, name Name, last LevelNumb
 				}
 				continue
 			}
-			if err := r.fence(ctx, name, number, c.Run, self); err != nil {
+			c.Name, c.Number = name, number
+			if err := r.settleDead(ctx, &c, self); err != nil {
 				return false, err
 			}
 		}
@@ -213,6 +214,21 @@ func (r *Repository) waitDead(ctx context.Context, c *claim) error {
 		}
 	}
 	return nil
+}
+
+// settleDead fences a dead run at its number. Where that would leave a gap
+// below, which looks like levels that were lost, an older copy of the
+// repository was put back while the run took its claim: it is dropped, as the run
+// itself would have done.
+func (r *Repository) settleDead(ctx context.Context, c *claim, by RunID) error {
+	last, err := r.lastNumber(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	if c.Number > last+1 {
+		return r.dropClaim(ctx, c)
+	}
+	return r.fence(ctx, c.Name, c.Number, c.Run, by)
 }
 
 // fence keeps a run from ever committing. It is no error if the run has

@@ -230,7 +230,7 @@ func (g *gc) fenceClaim(ctx context.Context, c *claim) (bool, error) {
 	if there, err := g.repo.claimed(ctx, claimKey(c.Name, c.Number), c.Run); !there {
 		return false, err
 	}
-	return true, g.repo.fence(ctx, c.Name, c.Number, c.Run, g.run)
+	return true, g.repo.settleDead(ctx, c, g.run)
 }
 
 // tidy deletes what dead runs have left: halves of objects, claims that are
