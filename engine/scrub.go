@@ -22,6 +22,19 @@ type ScrubOptions struct {
 	Readers  int       // units in work at a time; 0: 8
 	Rate     *Rate     // caps reading; may be nil
 	Progress *Progress // may be nil
+	Warn     Warn      // of what does not end a scrub; may be nil
+}
+
+// unnoted warns of what was checked but could not be noted as such, as in a
+// repository on a read-only mount.
+func (w Warn) unnoted(ctx context.Context, err error) error {
+	if err == nil || context.Cause(ctx) != nil {
+		return err
+	}
+	if w != nil {
+		w("what was checked cannot be noted: %v", err)
+	}
+	return nil
 }
 
 // ScrubReport is what a scrub found. Extents are byte ranges of the image,
@@ -78,10 +91,7 @@ func Scrub(ctx context.Context, repo *store.Repository, level store.Level, o Scr
 	if o.Quick || o.Percent > 0 && o.Percent < 100 {
 		return *r, nil
 	}
-	if err := repo.MarkScrubbed(ctx, level.Name, level.Number, started); err != nil {
-		return *r, fmt.Errorf("note that the level was checked: %w", err)
-	}
-	return *r, nil
+	return *r, o.Warn.unnoted(ctx, repo.MarkScrubbed(ctx, level.Name, level.Number, started))
 }
 
 // produce emits what is to be checked: every chunk of the level, and in a deep

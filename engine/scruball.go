@@ -25,6 +25,7 @@ type ScrubAllOptions struct {
 	Rate        *Rate         // caps reading packs; may be nil
 	Progress    *Progress     // may be nil
 	Maps        *store.GCProgress
+	Warn        Warn // of what does not end a scrub; may be nil
 }
 
 // LevelDamage is what a scrub found bad of one level.
@@ -134,7 +135,7 @@ func (s *scrubAll) run(ctx context.Context, started time.Time) (err error) {
 		// What was checked is remembered, however the run ends.
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 		defer cancel()
-		err = errors.Join(err, checks.Save(cleanup, s.list, s.done, s.o.Quick, started))
+		err = errors.Join(err, s.o.Warn.unnoted(cleanup, checks.Save(cleanup, s.list, s.done, s.o.Quick, started)))
 	}
 	if err != nil {
 		return err
@@ -145,7 +146,7 @@ func (s *scrubAll) run(ctx context.Context, started time.Time) (err error) {
 		}
 		s.report.Tables += s.survey.Rescued
 	}
-	return s.markLevels(ctx, started)
+	return s.o.Warn.unnoted(ctx, s.markLevels(ctx, started))
 }
 
 // share is what part of the chunks is checked; 0: all.

@@ -129,7 +129,7 @@ func (p *program) scrub(ctx context.Context, backupName string, f scrubFlags) er
 		return err
 	}
 	var progress engine.Progress
-	options := engine.ScrubOptions{Percent: float64(f.percent), Quick: f.quick, Readers: f.readers, Rate: f.limit.rate(), Progress: &progress}
+	options := engine.ScrubOptions{Percent: float64(f.percent), Quick: f.quick, Readers: f.readers, Rate: f.limit.rate(), Progress: &progress, Warn: p.talk.warn}
 	if f.source != "" {
 		if options.Source, err = p.openView(ctx, f.source, at); err != nil {
 			return p.maybeImage(err, f.source)

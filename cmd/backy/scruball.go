@@ -22,7 +22,7 @@ func (p *program) scrubAll(ctx context.Context, arg string, f scrubFlags) error 
 	err = p.watch("scrub", &progress, func() (err error) {
 		report, err = engine.ScrubAll(ctx, repo, engine.ScrubAllOptions{
 			Quick: f.quick, Percent: float64(f.percent), MaxDuration: time.Duration(f.maxDuration), Readers: f.readers,
-			Rate: f.limit.rate(), Progress: &progress,
+			Rate: f.limit.rate(), Progress: &progress, Warn: p.talk.warn,
 		})
 		return err
 	})
