@@ -27,7 +27,7 @@ export GOFLAGS := $(if $(filter -tags=%,$(goflags)),\
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 build   := $(GO) build -trimpath -ldflags '$(version:%=-X main.version=%)'
 
-.PHONY: help build build-norbd test test-other verify verify-rbd soak race lint demo bench cluster cluster-down deps headers clean
+.PHONY: help build build-norbd image docker-test deb bin/deb/backy deb-test test test-other verify verify-rbd soak race lint demo bench cluster cluster-down deps headers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,6 +37,25 @@ build: headers ## build bin/backy (needs what `docker/deps.sh build` installs)
 
 build-norbd: ## build bin/backy-norbd: without librbd, for files, devices and pipes
 	CGO_ENABLED=0 $(build) -o bin/backy-norbd ./cmd/backy
+
+image: ## build the container image backy from what is committed or added: IMAGE=NAME, IMAGEFLAGS='--build-arg BASE=…'
+	git ls-files -z | tar -c --null --files-from - | \
+		docker build -t $(or $(IMAGE),backy) $(version:%=--build-arg VERSION=%) $(IMAGEFLAGS) -f docker/Dockerfile -
+
+docker-test: deps ## build the image and back up, scrub, restore and be stopped in it, on a cluster of their own
+	docker/docker-test.sh
+
+deb: ## make a Debian package for this release in bin/deb
+	@docker/deps.sh deb
+	@$(MAKE) --no-print-directory bin/deb/backy
+	docker/deb/make.sh bin/deb
+
+# A package has no use for symbols, and its programs are loaded anywhere.
+bin/deb/backy: headers
+	$(GO) build -trimpath -buildmode=pie -ldflags '-s -w $(version:%=-X main.version=%)' -o $@ ./cmd/backy
+
+deb-test: deb deps ## check the package, install it in a clean Debian, and back up with it there
+	docker/deb/test.sh bin/deb
 
 test: deps ## install what is missing and run all checks and tests on a cluster of their own
 	@$(MAKE) --no-print-directory lint verify

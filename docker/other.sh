@@ -22,6 +22,7 @@ END
 
 CHECKOUT=$(dirname "$(dirname "$(realpath "$0")")")
 readonly CHECKOUT
+. "$CHECKOUT/docker/debian.sh"
 
 note() { printf 'other.sh: %s\n' "$*" >&2; }
 
@@ -31,15 +32,6 @@ die() {
 }
 
 # --- outside -----------------------------------------------------------------
-
-# this_release is the machine's own; empty where that is not Debian.
-this_release() { (. /etc/os-release && if [[ $ID == debian ]]; then echo "${VERSION_CODENAME:-}"; fi); }
-
-# this_mirror is where this machine's apt finds Debian.
-this_mirror() {
-	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' "Codename: $(this_release)" |
-		head -n 1
-}
 
 # outside finds out, as the caller, what the root is to have, and goes on
 # within namespaces of its own as root.
@@ -51,7 +43,6 @@ outside() {
 	go=$(command -v go || echo /usr/local/go/bin/go)
 	"$CHECKOUT/docker/deps.sh" other
 	mirror=${mirror:-$(this_mirror)}
-	mirror=${mirror:-http://deb.debian.org/debian}
 	(cd "$CHECKOUT" && "$go" mod download)
 	if ((UID)); then sudo=(sudo); fi
 	# Without a process namespace, which some sandboxes refuse, nobody but the
@@ -97,22 +88,10 @@ make_root() {
 	touch "$root/.debootstrap" # what lies here is ours, and not whole
 	find "$root" -mindepth 1 -maxdepth 1 ! -name .debootstrap -exec rm -rf {} +
 	note "making a root of $release in $root from $mirror"
-	debootstrap --variant=minbase --include=ca-certificates,make --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
-		"$release" "$root" "$mirror" >"$root/.debootstrap" ||
-		die "debootstrap failed: $(tail -n 5 "$root/.debootstrap")"
-	# What a power cut leaves of it is made anew.
-	echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe"
+	bootstrap "$release" "$root" "$mirror" ca-certificates,make || die 'debootstrap failed'
 	mkdir -p "$root/backy" "$root/usr/local/go" "$root/var/cache/modules"
 	echo "$release" >"$root/.made"
 	rm "$root/.debootstrap"
-}
-
-# proxies hands this machine's proxy of apt to the root's.
-proxies() {
-	local http='' https=''
-	eval "$(apt-config shell http Acquire::http::Proxy https Acquire::https::Proxy)"
-	if [[ $http && $http != DIRECT ]]; then export http_proxy=$http; fi
-	if [[ $https && $https != DIRECT ]]; then export https_proxy=$https; fi
 }
 
 # share shows a file or a folder at another place, read-only.
