@@ -128,15 +128,20 @@ func (s *sorter) argument(a string) {
 	}
 	s.line.command = a
 	if s.tree.Command(a) == nil {
-		names := make([]string, 0, len(s.tree.Commands))
-		for _, c := range s.tree.VisibleCommands() {
-			names = append(names, c.Name)
-		}
+		names := commandNames(s.tree)
 		s.fail(withHint(usagef("unknown command %q: the commands are %s", a, strings.Join(names, ", ")),
 			s.retype(s.next-1, nearest(a, names))))
 		s.line.command = ""
 		s.line.args = append(s.line.args, a)
 	}
+}
+
+// commandNames are those of the commands that help shows.
+func commandNames(tree *cli.App) (names []string) {
+	for _, c := range tree.VisibleCommands() {
+		names = append(names, c.Name)
+	}
+	return names
 }
 
 // long takes --name, --name=value or --name value.

@@ -78,10 +78,7 @@ may run the same backup at a time: each image is done by one of them. At the
 end comes a table of what became of each.
 
 --freeze runs before a snapshot is made and --thaw after it, whatever
-happens, with BACKY_POOL, BACKY_NAMESPACE, BACKY_IMAGE and BACKY_SPEC set.
-
-  backy backup rbd:vms/web1 /mnt/backups/web1
-  backy backup --forget --keep-daily 7 --keep-weekly 5 rbd:vms /mnt/backups`,
+happens, with BACKY_POOL, BACKY_NAMESPACE, BACKY_IMAGE and BACKY_SPEC set.`,
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{
 				Name: "hints", Aliases: []string{"r", "rbd"}, Destination: &f.hints,

@@ -37,20 +37,32 @@ var exits = []exit{
 	{exitInterrupted, "ended by SIGINT, SIGTERM or SIGHUP", isA[*interruptedError]},
 }
 
-func exitCode(err error) int {
+// exitCode is that of a command.
+func exitCode(command string, err error) int {
 	if err == nil {
 		return exitDone
 	}
-	for _, e := range exits {
+	for _, e := range exitsOf(command) {
 		if e.matches != nil && e.matches(err) {
 			return e.code
 		}
 	}
+	if command == "status" {
+		return exitUnknown
+	}
 	return exitFailed
 }
 
+// exitsOf are those of a command.
+func exitsOf(command string) []exit {
+	if command == "status" {
+		return statusExits
+	}
+	return exits
+}
+
 // exitHelp is the part of each command's help that lists the exit codes.
-func exitHelp() string {
+func exitHelp(exits []exit) string {
 	var b strings.Builder
 	b.WriteString("\nEXIT CODES:\n")
 	for _, e := range exits {

@@ -10,6 +10,7 @@ import (
 
 	"backy/engine"
 	"backy/engine/batch"
+	"backy/engine/health"
 	"backy/hints"
 	"backy/store"
 )
@@ -43,9 +44,30 @@ func TestExitCode(t *testing.T) {
 			if tt.err == nil && err != nil {
 				continue
 			}
-			if got := exitCode(err); got != tt.want {
+			if got := exitCode("backup", err); got != tt.want {
 				t.Errorf("%#v: exit code %d, want %d", err, got, tt.want)
 			}
+		}
+	}
+}
+
+// status has codes of its own, and whatever is no finding is unknown.
+func TestStatusExitCode(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{&stateError{state: health.Warning}, 1},
+		{&stateError{state: health.Critical}, 2},
+		{&stateError{state: health.Undecidable}, 3},
+		{usagef("wrong"), 3},
+		{errors.New("anything"), 3},
+		{&engine.DamagedError{}, 3},
+		{&interruptedError{syscall.SIGINT}, 3},
+	} {
+		if got := exitCode("status", tt.err); got != tt.want {
+			t.Errorf("%v: exit code %d, want %d", tt.err, got, tt.want)
 		}
 	}
 }
@@ -65,8 +87,8 @@ func TestBecause(t *testing.T) {
 		{errors.New("the snapshot stays"), "ended by SIGTERM: the snapshot stays"},
 	} {
 		got := because(cause, tt.err)
-		if got.Error() != tt.want || exitCode(got) != 130 {
-			t.Errorf("%v: got %v, exit code %d", tt.err, got, exitCode(got))
+		if got.Error() != tt.want || exitCode("backup", got) != 130 {
+			t.Errorf("%v: got %v, exit code %d", tt.err, got, exitCode("backup", got))
 		}
 	}
 }

@@ -18,7 +18,11 @@ func (p *program) helpCommand() *cli.Command {
 			}
 			name := c.Args().First()
 			if c.App.Command(name) == nil {
-				return withHint(usagef("unknown command %q", name), "backy help")
+				hint := "backy help"
+				if near := nearest(name, commandNames(c.App)); near != "" {
+					hint = p.retyped(name, near)
+				}
+				return withHint(usagef("unknown command %q", name), hint)
 			}
 			return cli.ShowCommandHelp(c, name)
 		},

@@ -26,16 +26,47 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%q: %d columns: %s", typed, n, line)
 			}
 		}
-		codes := exits
+		about := ""
 		if slices.Contains(typed, "status") {
-			codes = nil
-			for _, c := range statusCodes {
-				codes = append(codes, exit{code: c.code, meaning: c.meaning})
-			}
+			about = "status"
 		}
-		for _, e := range codes {
+		for _, e := range exitsOf(about) {
 			if want := fmt.Sprintf("\n   %-3d  %s\n", e.code, e.meaning); !strings.Contains(out.String(), want) {
 				t.Errorf("%q does not list exit code %d", typed, e.code)
+			}
+		}
+	}
+}
+
+// Every command shows examples, each a line that can be typed.
+func TestExamples(t *testing.T) {
+	tree := new(program).tree()
+	names := []string{""}
+	for _, c := range tree.Commands {
+		names = append(names, c.Name)
+	}
+	for name := range examples {
+		if !slices.Contains(names, name) {
+			t.Errorf("examples of %q, which is no command", name)
+		}
+	}
+	for _, name := range names {
+		help, err := helpOf(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(examples[name]) == 0 {
+			t.Errorf("%q has no example", name)
+		}
+		for _, example := range examples[name] {
+			if !strings.Contains(help, "\nEXAMPLES:\n") || !strings.Contains(help, "\n   "+example+"\n") {
+				t.Errorf("the help of %q does not show %q", name, example)
+			}
+			typed, _, _ := strings.Cut(example, " | ")
+			words := strings.Fields(strings.ReplaceAll(typed, "'", ""))
+			line, err := sortLine(tree, words[1:])
+			if words[0] != "backy" || err != nil || name != "" && line.command != name {
+				t.Errorf("%s: command %q, %v", example, line.command, err)
 			}
 		}
 	}

@@ -115,7 +115,7 @@ func (p *program) close() error {
 
 // finish prints the error, or the one JSON document, and chooses the exit code.
 func (p *program) finish(err error) int {
-	p.report.ExitCode = p.report.exitCode(err)
+	p.report.ExitCode = exitCode(p.report.Command, err)
 	if metricsErr := p.metrics.write(&p.report); metricsErr != nil && err == nil && p.report.Command != "status" {
 		err = metricsErr
 	} else if metricsErr != nil {
@@ -132,9 +132,9 @@ func (p *program) finish(err error) int {
 			text, _, _ := strings.Cut(err.Error(), "\n")
 			_ = p.print("BACKY UNKNOWN - " + strings.ReplaceAll(text, "|", "/") + "\n") // fail tells it, too
 		}
-		p.talk.with("exit_code", p.report.exitCode(err)).fail(err)
+		p.talk.with("exit_code", exitCode(p.report.Command, err)).fail(err)
 	}
-	return p.report.exitCode(err)
+	return exitCode(p.report.Command, err)
 }
 
 func writeJSON(w io.Writer, v any) error {

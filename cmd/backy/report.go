@@ -40,19 +40,11 @@ type report struct {
 
 // set fills in how the run ended.
 func (r *report) set(err error, warnings []string) {
-	r.ExitCode = r.exitCode(err)
+	r.ExitCode = exitCode(r.Command, err)
 	r.Warnings = warnings
 	if err != nil && !isA[*stateError](err) {
 		r.Error, r.Hint = err.Error(), hintOf(err)
 	}
-}
-
-// exitCode is that of the command.
-func (r *report) exitCode(err error) int {
-	if r.Command == "status" {
-		return statusCode(err)
-	}
-	return exitCode(err)
 }
 
 // repositoryReport tells which repository a command worked on.

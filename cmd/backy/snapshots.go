@@ -36,10 +36,7 @@ foreign  it belongs to another repository, whose id begins as shown
 SPACE is what has changed since the snapshot, up to the next one or to now,
 in whole objects: so much it keeps of the past at most ("-": fast diff cannot
 tell). --clean removes strays: those of this repository whose runs it knows
-to be over, and never any other. A backup does so for its own image.
-
-  backy snapshots rbd:vms /mnt/backups
-  backy snapshots --clean --dry-run rbd:vms /mnt/backups`,
+to be over, and never any other. A backup does so for its own image.`,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{
 				Name: "clean", DisableDefaultText: true, Destination: &f.clean,

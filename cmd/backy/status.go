@@ -47,10 +47,7 @@ unscrubbed  (warning)   no level was ever found whole by a scrub, or none for
 Snapshots of this repository that no level needs are a warning as well; see
 backy snapshots. Images with backy.exclude in their metadata are left out;
 "gone" are names whose image is no more. A GLOB is as in backup; without
-rbd:POOL it is about backup names. It reads no data of images or packs.
-
-  backy status --max-age 26h rbd:vms /mnt/backups
-  backy status --json -b /mnt/backups`,
+rbd:POOL it is about backup names. It reads no data of images or packs.`,
 		Flags: append([]cli.Flag{
 			&cli.GenericFlag{
 				Name: "max-age", Value: &f.maxAge,
@@ -92,42 +89,22 @@ type stateError struct {
 
 func (e *stateError) Error() string { return e.text }
 
-// statusCodes are the exit codes of status, as monitoring plugins have them.
-var statusCodes = []struct {
-	state   health.State
-	code    int
-	meaning string
-}{
-	{health.OK, 0, "ok: everything is backed up"},
-	{health.Warning, 1, "warning"},
-	{health.Critical, 2, "critical"},
-	{health.Undecidable, 3, "unknown: wrong usage, or no connection, too"},
+// statusExits are the exit codes of status, as monitoring plugins have them.
+// Whatever is no finding is unknown.
+var statusExits = []exit{
+	{0, "ok: everything is backed up", nil},
+	{1, "warning", inState(health.Warning)},
+	{2, "critical", inState(health.Critical)},
+	{exitUnknown, "unknown: wrong usage, or no connection, too", nil},
 }
 
-// statusCode is the exit code of status: whatever is no finding is unknown.
-func statusCode(err error) int {
-	state := health.Undecidable
-	var found *stateError
-	if errors.As(err, &found) {
-		state = found.state
-	} else if err == nil {
-		state = health.OK
-	}
-	for _, c := range statusCodes {
-		if c.state == state {
-			return c.code
-		}
-	}
-	return exitFailed
-}
+const exitUnknown = 3
 
-func statusExitHelp() string {
-	var b strings.Builder
-	b.WriteString("\nEXIT CODES:\n")
-	for _, c := range statusCodes {
-		fmt.Fprintf(&b, "   %-3d  %s\n", c.code, c.meaning)
+func inState(s health.State) func(error) bool {
+	return func(err error) bool {
+		var found *stateError
+		return errors.As(err, &found) && found.state == s
 	}
-	return b.String()
 }
 
 // statusReport is what status found.

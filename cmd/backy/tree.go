@@ -41,17 +41,14 @@ func (p *program) tree() *cli.App {
 		HideVersion:               true, // its -v is not ours
 		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true,
-		CustomAppHelpTemplate:     cli.AppHelpTemplate + exitHelp(),
+		CustomAppHelpTemplate:     cli.AppHelpTemplate + exampleHelp("") + exitHelp(exits),
 		ExitErrHandler:            func(*cli.Context, error) {}, // finish does it
 		OnUsageError:              onUsageError,
 	}
 	for _, c := range app.Commands {
 		c.Flags = append(c.Flags, p.commonFlags()...)
 		c.HideHelpCommand = true // else "ls help" would not list a name
-		c.CustomHelpTemplate = cli.CommandHelpTemplate + exitHelp()
-		if c.Name == "status" {
-			c.CustomHelpTemplate = cli.CommandHelpTemplate + statusExitHelp()
-		}
+		c.CustomHelpTemplate = cli.CommandHelpTemplate + exampleHelp(c.Name) + exitHelp(exitsOf(c.Name))
 		c.OnUsageError = onUsageError
 		c.Before = p.applyCommon
 	}
