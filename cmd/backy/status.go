@@ -44,8 +44,9 @@ unusual     (warning)   the newest level changed or compressed far off what
 unscrubbed  (warning)   no level was ever found whole by a scrub, or none for
                         --max-scrub-age
 
-Snapshots of this repository that no level needs are a warning as well; see
-backy snapshots. Images with backy.exclude in their metadata are left out;
+Snapshots of this repository that no level needs are a warning as well, of a
+run that may still be at work once they are older than --max-age; see backy
+snapshots. Images with backy.exclude in their metadata are left out;
 "gone" are names whose image is no more. A GLOB is as in backup; without
 rbd:POOL it is about backup names. It reads no data of images or packs.`,
 		Flags: append([]cli.Flag{

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -120,7 +121,10 @@ func (p *program) poolStatus(ctx context.Context, repo *store.Repository, f stat
 		return r, left, err
 	}
 	for _, s := range snapshots {
-		if s.Kind != rbd.Stray {
+		// One that waits, or whose run was killed, the next backup deals with: where
+		// that is overdue there is none.
+		overdue := (s.Kind == rbd.Waiting || s.Kind == rbd.Undecided) && f.maxAge > 0 && time.Since(s.Time) > time.Duration(f.maxAge)
+		if s.Kind != rbd.Stray && !overdue {
 			continue
 		}
 		left.count++

@@ -39,9 +39,6 @@ func (t *talk) detail(format string, args ...any) { t.with().detail(format, args
 // warn prints a warning, with -q too, and keeps it for the JSON document.
 func (t *talk) warn(format string, args ...any) { t.with().warn(format, args...) }
 
-// fail prints the error that ends the run, with -q too.
-func (t *talk) fail(err error) { t.with().fail(err) }
-
 func (l told) say(format string, args ...any) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
@@ -66,6 +63,7 @@ func (l told) warn(format string, args ...any) {
 	l.line(slog.LevelWarn, "backy: warning: ", w)
 }
 
+// fail prints the error that ends the run, with -q too.
 func (l told) fail(err error) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
