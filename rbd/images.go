@@ -66,13 +66,8 @@ func (p *Images) look(ctx context.Context, s Spec) batch.Image {
 	name, nameErr := p.o.Name(s)
 	i.Name = name
 	info, err := p.conn.Look(ctx, s, batch.RulePrefix)
-	if errors.Is(err, ErrNoImage) {
-		if there, listErr := p.conn.HasImage(ctx, s); listErr == nil && there {
-			err = fmt.Errorf("%w, though it is listed there: its header object is lost, or it is half removed", err)
-		}
-	}
 	if err != nil {
-		i.Err = err
+		i.Err = p.conn.halfRemoved(ctx, s, err)
 		return i
 	}
 	var bad []string
@@ -83,6 +78,17 @@ func (p *Images) look(ctx context.Context, s Spec) batch.Image {
 	}
 	i.Err = nameErr
 	return i
+}
+
+// halfRemoved tells where an image that cannot be opened is listed all the same.
+func (c *Conn) halfRemoved(ctx context.Context, s Spec, err error) error {
+	if !errors.Is(err, ErrNoImage) {
+		return err
+	}
+	if there, listErr := c.HasImage(ctx, s); listErr != nil || !there {
+		return err
+	}
+	return fmt.Errorf("%w, though it is listed there: its header object is lost, or it is half removed", err)
 }
 
 // Source implements batch.Pool.

@@ -77,7 +77,7 @@ func (o *OwnSnapshot) removing() bool { return o.name != o.Spec.Snap }
 func (c *Conn) Inspect(ctx context.Context, spec Spec, prefix string) (info Info, own []OwnSnapshot, err error) {
 	im, err := c.open(ctx, spec.at(""), "", readOnly)
 	if err != nil {
-		return info, nil, err
+		return info, nil, c.halfRemoved(ctx, spec, err)
 	}
 	defer func() { err = errors.Join(err, im.close()) }()
 	if info, err = im.info(ctx, prefix); err != nil {

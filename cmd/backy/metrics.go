@@ -267,7 +267,7 @@ func (s *samples) Collect(to chan<- prometheus.Metric) {
 
 // item are the figures of a name.
 func (s *samples) item(i *health.Item, problems bool) {
-	if i.Name == "" || i.State == health.Excluded || i.State == health.Gone || i.State == health.Unknown {
+	if i.Name == "" || i.State == health.Excluded || i.State == health.Gone {
 		return
 	}
 	name := string(i.Name)

@@ -144,7 +144,9 @@ func TestStuckCluster(t *testing.T) {
 		return len(found) > 0
 	}
 	for _, signals := range [][]os.Signal{{syscall.SIGINT}, {syscall.SIGINT, syscall.SIGTERM}} {
-		r := start(t, cluster, "backup", "--ceph-timeout", "1h", "rbd:rbd/image", filepath.Join(repo, "image"))
+		// Named so that the cluster is not asked whether it is a namespace, before
+		// there is a claim.
+		r := start(t, cluster, "backup", "--ceph-timeout", "1h", "rbd:rbd//image", filepath.Join(repo, "image"))
 		waitFor(t, "a claim", claimed)
 		for _, s := range signals {
 			r.signal(t, s)

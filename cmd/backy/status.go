@@ -31,7 +31,8 @@ func (p *program) statusCommand() *cli.Command {
 		UsageText: "backy status [options] [rbd:POOL[/NAMESPACE]] [BACKUPDIR]",
 		Description: `Compares the images of a pool with the repository, or looks at the repository
 alone. The first line is as monitoring plugins print it, with figures behind
-"|"; a table of the images follows, the worst first. What can be wrong:
+"|" unless it goes to a terminal; a table of the images follows, the worst
+first. What can be wrong:
 
 damaged     (critical)  something of a level is known to be bad
 missing     (critical)  no level of this image; of one younger than --max-age
@@ -164,7 +165,11 @@ func (p *program) status(ctx context.Context, f statusFlags, pool, folder string
 	p.report.Status = s
 	p.metrics.items, p.metrics.known = report.Items, true
 
-	text := s.Text + perfData(s, &report) + "\n" + statusTable(report.Items, time.Now(), p.terminalWidth())
+	text := s.Text
+	if p.terminalWidth() == 0 { // people do not read them
+		text += perfData(s, &report)
+	}
+	text += "\n" + statusTable(report.Items, time.Now(), p.terminalWidth())
 	if err := p.print(text); err != nil {
 		return err
 	}

@@ -208,7 +208,9 @@ func (l *look) run(ctx context.Context, repo *store.Repository, damaged []store.
 	}
 	if im.Err != nil {
 		l.wrong(Unknown, im.Err.Error())
-		return nil
+		if im.Name == "" {
+			return nil
+		}
 	}
 	h, err := repo.History(ctx, im.Name)
 	if err != nil {
@@ -306,9 +308,9 @@ func (l *look) age() {
 		if it.State == Fine {
 			it.State = New
 		}
-	case it.Levels > 0:
+	case it.Levels > 0: // of others
 		l.wrong(Missing, "its levels are of an earlier image of this name")
-	default:
+	case l.image.Err == nil: // else its owner may not want any
 		l.wrong(Missing, "it has no level")
 	}
 }

@@ -96,6 +96,9 @@ func TestLook(t *testing.T) {
 	if err := b.repo.MarkScrubbed(t.Context(), "vms/scrubbed.1", 1, start.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
+	for n := range 7 {
+		b.backup("strange", start.Add(time.Duration(n)*time.Hour), byte(n/6), ours)
+	}
 	day := 24 * time.Hour
 	for _, tt := range []struct {
 		what  string
@@ -153,7 +156,13 @@ func TestLook(t *testing.T) {
 			want: []health.Word{health.Missing},
 		},
 		{what: "excluded", image: health.Image{Name: "vms/web9", Rules: batch.Rules{Exclude: true}}, state: health.Excluded},
-		{what: "out of reach", image: health.Image{Name: "vms/web1", Err: errors.New("no answer")}, want: []health.Word{health.Unknown}},
+		{what: "out of reach", image: health.Image{Err: errors.New("no answer")}, want: []health.Word{health.Unknown}},
+		{
+			what: "out of reach, but it has levels", image: health.Image{Name: "vms/scrubbed.1", Err: errors.New("no answer")},
+			o: health.Options{MaxAge: day, Now: start.Add(day + 1)}, want: []health.Word{health.Old, health.Unknown},
+		},
+		{what: "out of reach and without any", image: health.Image{Name: "vms/web9", Err: errors.New("no answer")}, want: []health.Word{health.Unknown}},
+		{what: "far off what is usual", image: health.Image{Name: "strange"}, o: health.Options{MaxScrubAge: day}, want: []health.Word{health.Unusual}},
 	} {
 		got := b.look(tt.image, tt.o)
 		want := tt.state
