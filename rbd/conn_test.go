@@ -172,7 +172,7 @@ func TestP16WhatDoesNotExist(t *testing.T) {
 			t.Errorf("view of %s: %v, want %v", c.spec, err, c.is)
 		}
 		if c.is == ErrNoPool || c.is == ErrNoNamespace {
-			_, err := l.conn.Target(c.spec, TargetOptions{}).Prepare(t.Context(), s.level(object))
+			_, err := l.restorer.Target(c.spec, TargetOptions{}).Prepare(t.Context(), s.level(object))
 			if !errors.Is(err, c.is) {
 				t.Errorf("restore to %s: %v, want %v", c.spec, err, c.is)
 			}

@@ -53,7 +53,7 @@ func TestP11HangingOSD(t *testing.T) {
 	reading := l.conn.Source(spec, SourceOptions{})
 	state, err := reading.Begin(ctx, s.run())
 	l.must(err)
-	writing := l.conn.Target(l.spec("target"), TargetOptions{})
+	writing := l.restorer.Target(l.spec("target"), TargetOptions{})
 	_, err = writing.Prepare(ctx, s.level(object))
 	l.must(err)
 	_, err = writing.WriteAt(make([]byte, object), 0)
@@ -117,7 +117,7 @@ func TestFullPool(t *testing.T) {
 		l.write(spec, 0, 8*mib)
 		s.backup(spec, DiffAuto)
 		l.write(spec, 4*mib, 4*mib)
-		target := l.conn.Target(l.spec("target"), TargetOptions{})
+		target := l.restorer.Target(l.spec("target"), TargetOptions{})
 		_, err := target.Prepare(t.Context(), s.level(64*mib))
 		l.must(err)
 		for _, args := range c.fill {
@@ -151,7 +151,7 @@ func TestFullPool(t *testing.T) {
 	// Without that object librbd can remove no image from a full pool. What the
 	// restore wrote is freed first.
 	l = labIn(t, cluster, Config{Timeout: 20 * time.Second})
-	target := l.conn.Target(l.spec("target"), TargetOptions{})
+	target := l.restorer.Target(l.spec("target"), TargetOptions{})
 	_, err := target.Prepare(t.Context(), l.series("x").level(64*mib))
 	l.must(err)
 	_, err = target.WriteAt(make([]byte, 8*mib), 0)

@@ -29,14 +29,16 @@ const (
 	mib         = 1 << 20
 )
 
-// lab is a pool of a real cluster with two clients: conn is under test, the
+// lab is a pool of a real cluster with three clients: conn is under test, with no
+// more rights than a backup needs, and so is restorer, which may write images; the
 // other one stands for everybody else.
 type lab struct {
 	testing.TB
-	cluster *clustertest.Cluster
-	pool    string
-	conn    *Conn
-	other   *rados.Conn
+	cluster  *clustertest.Cluster
+	pool     string
+	conn     *Conn
+	restorer *Conn
+	other    *rados.Conn
 }
 
 func newLab(t testing.TB) *lab {
@@ -48,6 +50,9 @@ func labIn(t testing.TB, c *clustertest.Cluster, config Config) *lab {
 	t.Helper()
 	l := &lab{TB: t, cluster: c, pool: c.Pool(t)}
 	config.Conf = c.Conf()
+	config.ID = c.Restore(t)
+	l.restorer = l.connect(config)
+	config.ID = ""
 	l.conn = l.connect(config)
 	var err error
 	l.other, err = rados.NewConn()
@@ -59,8 +64,12 @@ func labIn(t testing.TB, c *clustertest.Cluster, config Config) *lab {
 	return l
 }
 
+// connect connects with the rights of a backup, unless it is told as whom.
 func (l *lab) connect(config Config) *Conn {
 	l.Helper()
+	if config.Conf != "" && config.ID == "" {
+		config.ID = l.cluster.Backup(l)
+	}
 	conn, err := Connect(l.Context(), config)
 	l.must(err)
 	l.Cleanup(func() { l.must(conn.Close()) })

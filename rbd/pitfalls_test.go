@@ -204,7 +204,7 @@ func TestP10CloseOrder(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	spec := l.create("image", object)
-	conn, err := Connect(t.Context(), Config{Conf: l.cluster.Conf()})
+	conn, err := Connect(t.Context(), Config{Conf: l.cluster.Conf(), ID: l.cluster.Backup(t)})
 	l.must(err)
 	_, closer, err := conn.View(t.Context(), spec)
 	l.must(err)

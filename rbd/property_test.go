@@ -374,7 +374,7 @@ func (h *history) restore(level store.Level) {
 	h.Helper()
 	h.images++
 	spec := h.lab.spec(fmt.Sprint("restored-", h.images))
-	_, err := engine.Restore(h.Context(), h.repo, level, h.conn.Target(spec, TargetOptions{Warn: h.Errorf}), engine.RestoreOptions{})
+	_, err := engine.Restore(h.Context(), h.repo, level, h.restorer.Target(spec, TargetOptions{Warn: h.Errorf}), engine.RestoreOptions{})
 	h.must(err)
 	if got, want := h.lab.content(spec), h.content[level.Number]; !bytes.Equal(got, want) {
 		h.Errorf("level %d restored: %d bytes, differs first at %d of %d", level.Number, len(got), firstDifference(got, want), len(want))

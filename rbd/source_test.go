@@ -9,6 +9,7 @@ import (
 
 	"github.com/ceph/go-ceph/rbd"
 
+	"backy/rbd/clustertest"
 	"backy/store"
 )
 
@@ -182,7 +183,10 @@ func TestSecondBackup(t *testing.T) {
 		},
 		{
 			name: "of the old format", diff: store.DiffExact, base: 1,
-			create: func(l *lab) Spec { return l.oldFormat("image", size) },
+			create: func(l *lab) Spec {
+				l.as(clustertest.RestoreRights(l.pool)) // its header has a name of its own
+				return l.oldFormat("image", size)
+			},
 			change: func(t *series, s Spec) Spec { t.write(s, 1, 1); return s },
 		},
 		{

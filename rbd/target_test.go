@@ -12,6 +12,7 @@ import (
 
 	"github.com/ceph/go-ceph/rbd"
 
+	"backy/rbd/clustertest"
 	"backy/store"
 )
 
@@ -27,6 +28,9 @@ func TestP14TargetLayout(t *testing.T) {
 	l := newLab(t)
 	data := l.cluster.Pool(t)
 	l.rbd("namespace", "create", l.pool+"/tenant")
+	caps := clustertest.BackupRights(l.pool, data)
+	caps[3] += ", allow rwx pool=" + l.pool + " object_prefix journal"
+	l.as(caps)
 	for name, args := range map[string][]string{
 		"default":     nil,
 		"large":       {"--object-size", "32M"},
@@ -39,11 +43,11 @@ func TestP14TargetLayout(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := (&lab{TB: t, cluster: l.cluster, pool: l.pool, conn: l.conn, other: l.other}).series(name)
+			s := (&lab{TB: t, cluster: l.cluster, pool: l.pool, conn: l.conn, restorer: l.restorer, other: l.other}).series(name)
 			source := s.create(name, 3*object+12345, args...)
 			level := s.from(source)
 			spec := s.spec(name + "-restored")
-			target := l.conn.Target(spec, TargetOptions{Warn: s.warn})
+			target := l.restorer.Target(spec, TargetOptions{Warn: s.warn})
 			zeroed, err := target.Prepare(t.Context(), level)
 			s.must(err)
 			if !zeroed {
@@ -70,7 +74,7 @@ func TestTargetWithoutItsDataPool(t *testing.T) {
 	s := l.series("vm")
 	level := s.from(l.create("image", object, "--data-pool", l.cluster.Pool(t)))
 	level.Origin.RBD.Layout.DataPool = "nowhere"
-	target := l.conn.Target(l.spec("restored"), TargetOptions{Warn: s.warn})
+	target := l.restorer.Target(l.spec("restored"), TargetOptions{Warn: s.warn})
 	_, err := target.Prepare(t.Context(), level)
 	l.must(err)
 	l.must(target.Finish(t.Context()))
@@ -85,7 +89,7 @@ func TestTargetOfALevelFromAFile(t *testing.T) {
 	l := newLab(t)
 	for _, size := range []int64{0, 1, 4*mib + 1} {
 		spec := l.spec(fmt.Sprint("size-", size))
-		target := l.conn.Target(spec, TargetOptions{})
+		target := l.restorer.Target(spec, TargetOptions{})
 		zeroed, err := target.Prepare(t.Context(), l.series("file").level(size))
 		l.must(err)
 		l.must(target.Finish(t.Context()))
@@ -105,7 +109,7 @@ func TestTargetRefuses(t *testing.T) {
 	before := l.content(spec)
 	refused := func(what string, spec Spec, o TargetOptions, size int64, is error, says ...string) {
 		t.Helper()
-		_, err := l.conn.Target(spec, o).Prepare(t.Context(), s.level(size))
+		_, err := l.restorer.Target(spec, o).Prepare(t.Context(), s.level(size))
 		if err == nil || is != nil && !errors.Is(err, is) {
 			t.Errorf("%s: %v, want %v", what, err, is)
 			return
@@ -135,7 +139,7 @@ func TestTargetRefuses(t *testing.T) {
 	}
 
 	// Nobody uses it now; the target keeps others from writing.
-	target := l.conn.Target(spec, force)
+	target := l.restorer.Target(spec, force)
 	zeroed, err := target.Prepare(t.Context(), s.level(2*object))
 	l.must(err)
 	if zeroed {
@@ -166,7 +170,7 @@ func TestMirroredCopy(t *testing.T) {
 		t.Errorf("backup of a copy: %v, want ErrNotPrimary", err)
 	}
 	s.backup(spec.at("user"), DiffAuto)
-	if _, err := l.conn.Target(spec, TargetOptions{Force: true}).Prepare(t.Context(), s.level(object)); !errors.Is(err, ErrNotPrimary) {
+	if _, err := l.restorer.Target(spec, TargetOptions{Force: true}).Prepare(t.Context(), s.level(object)); !errors.Is(err, ErrNotPrimary) {
 		t.Errorf("restore to a copy: %v, want ErrNotPrimary", err)
 	}
 	// P8: the snapshots that mirroring makes have no names of ours to give.
@@ -188,7 +192,7 @@ func TestTargetLargerThanTheLevel(t *testing.T) {
 	spec := l.create("image", 3*object)
 	l.write(spec, 0, 3*object)
 	before := l.content(spec)
-	target := l.conn.Target(spec, TargetOptions{Force: true, Warn: s.warn})
+	target := l.restorer.Target(spec, TargetOptions{Force: true, Warn: s.warn})
 	_, err := target.Prepare(t.Context(), s.level(object+1))
 	l.must(err)
 	l.must(target.Zero(0, object+1))
@@ -205,7 +209,7 @@ func TestAbort(t *testing.T) {
 	l := newLab(t)
 	s := l.series("vm")
 	spec := l.spec("new")
-	target := l.conn.Target(spec, TargetOptions{})
+	target := l.restorer.Target(spec, TargetOptions{})
 	_, err := target.Prepare(t.Context(), s.level(object))
 	l.must(err)
 	l.must(target.Abort(t.Context()))
@@ -214,7 +218,7 @@ func TestAbort(t *testing.T) {
 	}
 	spec = l.create("old", object)
 	ctx, cancel := context.WithCancel(t.Context())
-	target = l.conn.Target(spec, TargetOptions{Force: true})
+	target = l.restorer.Target(spec, TargetOptions{Force: true})
 	_, err = target.Prepare(ctx, s.level(object))
 	l.must(err)
 	cancel()
@@ -252,7 +256,7 @@ func TestP13Zero(t *testing.T) {
 		spec := l.spec(name)
 		make(spec)
 		want := l.content(spec)
-		target := l.conn.Target(spec, TargetOptions{Force: true})
+		target := l.restorer.Target(spec, TargetOptions{Force: true})
 		_, err := target.Prepare(t.Context(), s.level(size))
 		l.must(err)
 		for range 40 {
@@ -283,7 +287,7 @@ func TestZeroFreesSpace(t *testing.T) {
 	spec := l.create("image", size, "--object-size", "4M")
 	l.write(spec, 0, 8*mib)
 	l.write(spec, size-1, 1)
-	target := l.conn.Target(spec, TargetOptions{Force: true})
+	target := l.restorer.Target(spec, TargetOptions{Force: true})
 	_, err := target.Prepare(t.Context(), l.series("x").level(size))
 	l.must(err)
 	l.must(target.Zero(0, size))

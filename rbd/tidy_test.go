@@ -332,7 +332,7 @@ func TestP17ExclusiveLockElsewhere(t *testing.T) {
 			t.Errorf("second backup by %s", second.Origin.Diff)
 		}
 		l.wantSnaps(spec, "with a lock elsewhere", ownName(second))
-		_, err := l.conn.Target(spec, TargetOptions{Force: true}).Prepare(t.Context(), s.level(4*object))
+		_, err := l.restorer.Target(spec, TargetOptions{Force: true}).Prepare(t.Context(), s.level(4*object))
 		if !errors.Is(err, ErrInUse) {
 			t.Errorf("restore to an image in use: %v, want ErrInUse", err)
 		}

@@ -282,7 +282,7 @@ func TestKeyRevokedMidway(t *testing.T) {
 			ErrPermission, "ceph auth get client.", nil,
 		},
 	} {
-		id := cluster.Key(t)
+		id := cluster.Key(t, clustertest.BackupRights()...)
 		w.conn = w.connect(Config{Conf: cluster.Conf(), ID: id, Timeout: 5 * time.Second})
 		w.bad(c.is, c.text, func() {
 			c.revoke(id)

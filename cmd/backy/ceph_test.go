@@ -24,7 +24,10 @@ func TestCephScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/ceph",
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("CEPH_CONF", cluster.Conf())
+			for _, v := range clusterEnv(t, cluster) {
+				name, value, _ := strings.Cut(v, "=")
+				e.Setenv(name, value)
+			}
 			e.Setenv("POOL", cluster.Pool(t))
 			e.Setenv("CLIENT", cluster.Key(t)) // may do with images what backups need, no more
 			e.Setenv("READER", cluster.Key(t, "mon", "profile rbd", "osd", "profile rbd-read-only"))
@@ -37,6 +40,14 @@ func TestCephScripts(t *testing.T) {
 	})
 }
 
+// clusterEnv is what backy, as the tests run it, is to know of a cluster.
+func clusterEnv(t testing.TB, cluster *clustertest.Cluster) []string {
+	t.Helper()
+	cluster.Backup(t)
+	cluster.Restore(t)
+	return []string{"CEPH_CONF=" + cluster.Conf(), leastEnv + "=1"}
+}
+
 // TestKillRBD is TestKill for an image: the snapshot of a run that was killed
 // does not outlive the next one.
 func TestKillRBD(t *testing.T) {
@@ -46,7 +57,7 @@ func TestKillRBD(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{})
 	cluster.Run(t, "rbd", "create", "--size", strconv.Itoa(len(content))+"B", pool+"/image")
 	k := killing{
-		env:    []string{"CEPH_CONF=" + cluster.Conf()},
+		env:    clusterEnv(t, cluster),
 		source: "rbd:" + pool + "/image",
 		change: func(t *testing.T) []byte {
 			if _, err := random.Read(content); err != nil {

@@ -249,7 +249,7 @@ func numbers[V any](m map[store.LevelNumber]V) (list []store.LevelNumber) {
 
 func (w *world) backy(args ...string) *exec.Cmd {
 	cmd := exec.Command("backy", append([]string{"-q", "-b", w.repo}, args...)...)
-	cmd.Env = append(os.Environ(), "CEPH_CONF="+w.cluster.Conf(), "BACKY_CACHEDIR="+filepath.Join(filepath.Dir(w.repo), "cache"))
+	cmd.Env = slices.Concat(os.Environ(), clusterEnv(w, w.cluster), []string{"BACKY_CACHEDIR=" + filepath.Join(filepath.Dir(w.repo), "cache")})
 	return cmd
 }
 

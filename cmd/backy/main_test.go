@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -8,7 +10,25 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"backy": main, "backy-node": nodeMain})
+	testscript.Main(m, map[string]func(){"backy": leastMain, "backy-node": nodeMain})
+}
+
+// leastEnv is set where a test's cluster has the clients backup and restore.
+const leastEnv = "BACKY_TEST_LEAST"
+
+// leastMain is backy as the client with the least rights for what it does, unless
+// something else names one.
+func leastMain() {
+	if os.Getenv(leastEnv) != "" && os.Getenv("CEPH_ARGS") == "" {
+		id := "backup"
+		if slices.Contains(os.Args[1:], "restore") {
+			id = "restore"
+		}
+		if err := os.Setenv("CEPH_ARGS", "--id "+id); err != nil {
+			panic(err)
+		}
+	}
+	main()
 }
 
 const scriptLimit = 3 * time.Minute

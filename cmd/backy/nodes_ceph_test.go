@@ -59,7 +59,7 @@ func TestNodes(t *testing.T) {
 	backup := func(args ...string) {
 		t.Helper()
 		cmd := backyArgs(append([]string{"-q", "backup", "rbd:" + pool}, args...)...)
-		cmd.Env = append(os.Environ(), "CEPH_CONF="+cluster.Conf())
+		cmd.Env = append(os.Environ(), clusterEnv(t, cluster)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("backup: %v\n%s", err, out)
 		}
@@ -155,7 +155,7 @@ func (n *node) start(t *testing.T, args ...string) {
 	}
 	line = append(line, "backy-node", n.wire.dir)
 	n.cmd = exec.Command("unshare", append(line, args...)...)
-	n.cmd.Env = append(os.Environ(), "CEPH_CONF="+n.cluster.Conf(),
+	n.cmd.Env = append(append(os.Environ(), clusterEnv(t, n.cluster)...),
 		"CEPH_USE_RANDOM_NONCE=1") // one address with the same process ids is not two clients
 	n.cmd.Stderr = &n.stderr
 	if err := n.cmd.Start(); err != nil {

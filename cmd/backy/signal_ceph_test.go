@@ -26,7 +26,7 @@ type running struct {
 func start(t *testing.T, cluster *clustertest.Cluster, args ...string) *running {
 	t.Helper()
 	r := &running{cmd: exec.Command("backy", args...)}
-	r.cmd.Env = append(os.Environ(), "CEPH_CONF="+cluster.Conf())
+	r.cmd.Env = append(os.Environ(), clusterEnv(t, cluster)...)
 	r.cmd.Stderr = &r.stderr
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -47,6 +47,9 @@ type Cluster struct {
 	own  bool      // nobody else's tests use it
 	hold *exec.Cmd // keeps it up until its stdin is closed; nil where others do
 	end  io.Closer // that stdin
+
+	mu   sync.Mutex
+	made map[string]bool // the lasting clients that are there
 }
 
 var shared struct {
@@ -156,6 +159,61 @@ func (c *Cluster) Key(t testing.TB, caps ...string) (id string) {
 			t.Error(err)
 		}
 	})
+	return id
+}
+
+// BackupRights are the capabilities of a key for backups of the images of pools,
+// as the README grants them: for all that Key takes. Without pools they are about
+// every pool; Ceph takes snapshots then only from who may ask for them by name.
+func BackupRights(pools ...string) (caps []string) {
+	mon, in := "profile rbd", []string{""}
+	if len(pools) == 0 {
+		mon += `, allow command "osd pool op unmanaged-snap"`
+	} else {
+		in = in[:0]
+		for _, pool := range pools {
+			in = append(in, " pool="+pool)
+		}
+	}
+	var osd []string
+	for _, p := range in {
+		osd = append(osd, "allow r class-read"+p)
+		for _, prefix := range []string{"rbd_header.", "rbd_object_map.", "backy.lease."} {
+			osd = append(osd, "allow rwx"+p+" object_prefix "+prefix)
+		}
+	}
+	return []string{"mon", mon, "osd", strings.Join(osd, ", ")}
+}
+
+// RestoreRights are those of a key for restores into a pool.
+func RestoreRights(pool string) (caps []string) {
+	return []string{"mon", "profile rbd", "osd", "profile rbd pool=" + pool}
+}
+
+// Backup is the id of a client with BackupRights in every pool, for what tests
+// do with backy. It stays as long as the cluster.
+func (c *Cluster) Backup(t testing.TB) (id string) {
+	t.Helper()
+	return c.lasting(t, "backup", BackupRights())
+}
+
+// Restore is the id of a client that may do all with images, as restores must.
+func (c *Cluster) Restore(t testing.TB) (id string) {
+	t.Helper()
+	return c.lasting(t, "restore", nil)
+}
+
+func (c *Cluster) lasting(t testing.TB, id string, caps []string) string {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.made[id] {
+		c.script(t, "key", append([]string{id}, caps...)...)
+		if c.made == nil {
+			c.made = map[string]bool{}
+		}
+		c.made[id] = true
+	}
 	return id
 }
 
