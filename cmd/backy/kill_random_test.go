@@ -464,7 +464,7 @@ func (w *world) wantNothingUseless() {
 			if content, err := os.ReadFile(path); err != nil || !isTombstone(content) {
 				w.Errorf("%s: left after a gc (%v)", name, err)
 			}
-		case marker, "marks":
+		case marker, "marks", "reserve.json":
 		default:
 			w.Errorf("%s: left after a gc", name)
 		}
