@@ -218,7 +218,8 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	var level store.Level
 	err = p.watch("backup "+string(at.name), &progress, func() (err error) {
 		level, err = engine.Backup(ctx, repo, at.name, src, engine.BackupOptions{
-			Source: sourceArg, Compression: compression, Progress: &progress, Warn: p.talk.warn,
+			Source: sourceArg, Compression: compression, Progress: &progress,
+			Warn: p.talk.with("image", sourceArg, "name", at.name).warn,
 			Rate: f.limit.rate(),
 		})
 		return err
