@@ -9,7 +9,8 @@ usage: docker-test.sh   build the image, and run it as the README says: as its n
                         without capabilities, with keys of the least rights; stop it in the middle
 
 It needs a Docker engine. Where no registry is reachable, the two base images are made here: by
-debootstrap, and with this machine's Go; that needs root or sudo. Go modules come from this machine.
+debootstrap, and with this machine's Go; that needs root or sudo. They stay, as backy-test/debian and
+backy-test/go. Go modules come from this machine.
 END
 }
 
@@ -70,16 +71,20 @@ END
 # build makes the image from what git knows of the checkout, as `make image`
 # does, and from this machine's modules.
 build() {
-	local go
+	local go target
 	go=$(command -v go || echo /usr/local/go/bin/go)
 	mkdir "$TMP/context"
 	(cd "$CHECKOUT" && git ls-files -z | tar -c --null --files-from -) | tar -x -C "$TMP/context"
 	(cd "$CHECKOUT" && GOFLAGS=-mod=mod "$go" mod vendor -o "$TMP/context/vendor")
-	docker build "${BASES[@]}" --build-arg VERSION=test --label "$LABEL=1" --tag "$1" -f "$TMP/context/docker/Dockerfile" "$TMP/context" \
-		>"$TMP/build.log" 2>&1 || {
-		tail -n 30 "$TMP/build.log" >&2
-		die 'the image cannot be built'
-	}
+	# The first stage has a name, so that it can be removed.
+	for target in "--target build --tag $1-build" "--tag $1"; do
+		# shellcheck disable=SC2086 # words
+		docker build "${BASES[@]}" --build-arg VERSION=test --label "$LABEL=1" $target -f "$TMP/context/docker/Dockerfile" "$TMP/context" \
+			>"$TMP/build.log" 2>&1 || {
+			tail -n 30 "$TMP/build.log" >&2
+			die 'the image cannot be built'
+		}
+	done
 }
 
 # --- the tests, with a cluster -------------------------------------------------
@@ -207,7 +212,7 @@ clean() {
 	# shellcheck disable=SC2086 # one word per container
 	if [[ $left ]]; then docker rm -f $left >/dev/null; fi
 	if [[ -d $TMP/backups ]]; then docker run --rm --user 0:0 --entrypoint sh -v "$TMP:/own" "$IMAGE" -c 'rm -rf /own/backups /own/ceph'; fi
-	docker image rm -f "$IMAGE" >/dev/null 2>&1 || true
+	docker image rm -f "$IMAGE" "$IMAGE-build" >/dev/null 2>&1 || true
 	rm -rf "$TMP"
 }
 
