@@ -25,6 +25,7 @@ type options struct {
 	work  string  // folder of the raw image, on a disk: the page cache has it
 	out   string  // where the report goes
 	runs  int     // of each row; the median counts
+	prof  bool    // write CPU profiles of backy beside the report
 	scale float64 // of the image's content: 1 is 4.6 GiB
 	with  map[string]bool
 }
@@ -65,6 +66,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.out, "out", ".bench", "folder of the report")
 	flag.IntVar(&o.runs, "runs", 3, "runs of each row; the median counts")
 	flag.Float64Var(&o.scale, "scale", 1, "of the image's content; 1 is 4.6 GiB, and needs 24 GiB of memory")
+	flag.BoolVar(&o.prof, "profile", false, "write CPU profiles of backy to the folder of the report, for go tool pprof")
 	flag.StringVar(&what, "what", "rbd", "comma-separated `PARTS`:\n"+strings.Join(lines, "\n"))
 	flag.StringVar(&with, "with", "", "only these `TOOLS`, comma-separated, and backy; default: all that are installed")
 	flag.StringVar(&limit, "limit", "", "be one of the limits: read:IMAGE, sum:IMAGE, sum:FILE")

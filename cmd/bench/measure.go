@@ -36,6 +36,12 @@ func newBench(o options) (*bench, error) {
 	if os.Getenv("CEPH_CONF") == "" {
 		return nil, errors.New("no CEPH_CONF: run it by make bench, or with a cluster of docker/cluster.sh")
 	}
+	if o.out, err = filepath.Abs(o.out); err == nil {
+		err = os.MkdirAll(o.out, 0o755)
+	}
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp(o.ram, "backy-bench-")
 	if err != nil {
 		return nil, err

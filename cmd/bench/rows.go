@@ -89,6 +89,9 @@ func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after 
 				return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
 			}
 		}
+		if b.o.prof && t.name == "backy" {
+			te = te.with(env{"BACKY_CPUPROFILE": filepath.Join(b.o.out, fileName(r.work)+".pprof")})
+		}
 		s, err := b.measure(ctx, t.scripts[r.work], te)
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", r.work, t.name, err)

@@ -43,6 +43,9 @@ const (
 	pipe = "rbd export-diff | zstd -1"
 	rbdX = "rbd import of the raw file"
 	cp   = "cp --sparse=always"
+
+	quick   = "backy scrub --all --quick"
+	reading = "reading the packs"
 )
 
 // tools are backy and its peers.
@@ -117,8 +120,10 @@ for n in $(seq 0 $N); do zstd -dcq $REPO/s$n.zst | rbd import-diff --no-progress
 	{"rbd diff --whole-object", nil, map[string]string{
 		increment: `rbd diff --whole-object --from-snap $PREV $IMAGE@$SNAP --format json > $OUT; rm $OUT`,
 	}},
-	{"backy scrub --quick", nil, map[string]string{scrub: `$BACKY scrub --quick $WITH/image`}},
-	{"reading the packs", nil, map[string]string{scrub: `cat $WITH/data/*/* $WITH/maps/*/* >/dev/null`}},
+	{"backy scrub --all", nil, map[string]string{scrub: `$BACKY scrub --all $WITH`}},
+	{quick, nil, map[string]string{scrub: `$BACKY scrub --all --quick $WITH`}},
+	{"rbd info", nil, map[string]string{unchanged: `rbd info $IMAGE > /dev/null`}},
+	{reading, nil, map[string]string{scrub: `cat $WITH/data/*/* $WITH/maps/*/* >/dev/null`}},
 	{rbdX, nil, map[string]string{toRBD: `rbd import --no-progress $FILE $NEW`}},
 	{cp, nil, map[string]string{toFile: `cp --sparse=always $FILE $OUT`, fileFirst: `cp --sparse=always $FILE $OUT; rm $OUT`}},
 	{"reading and BLAKE3, all cores", nil, map[string]string{fileSame: `$BENCH -limit sum:$FILE`}},
