@@ -11,10 +11,10 @@ import (
 )
 
 // Reads of neighbouring frames are joined over gaps of up to readGap bytes and
-// to ranges of up to readSpan bytes.
+// to ranges of up to readSpan bytes, which the processor's cache can hold.
 const (
 	readGap  = 64 << 10
-	readSpan = 5 << 20
+	readSpan = 1 << 20
 )
 
 // ChunkError tells that the bytes of a reference cannot be had.

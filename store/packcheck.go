@@ -140,8 +140,9 @@ type PackReport struct {
 	Gone   bool  // it is not there any more: deleted, or replaced by a newer generation
 }
 
-// windowBytes is how much of a pack is read at once.
-const windowBytes = 4 << 20
+// windowBytes is how much of a pack is read at once: more than that is out of
+// the processor's cache again before it is checked.
+const windowBytes = 1 << 20
 
 // Check reads one object. What is bad is suspected; what no level needs, copies
 // of map nodes and bad tables are noted at once.
