@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -93,7 +94,7 @@ func run(ctx context.Context) error {
 	for _, p := range parts {
 		if contains(strings.Split(what, ","), p.name) {
 			if err := p.run(ctx, b); err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
+				return errors.Join(fmt.Errorf("%s: %w", p.name, err), b.finish()) // what there is
 			}
 		}
 	}

@@ -201,6 +201,10 @@ func (b *bench) own(ctx context.Context, e env) error {
 				return err
 			}
 		}
+		// An OSD in memory may crash where it is written to while it trims snapshots.
+		if _, err := b.shell(ctx, `while ceph pg stat | grep -q snaptrim; do sleep 1; done`, e); err != nil {
+			return err
+		}
 	}
 	return nil
 }
