@@ -279,3 +279,24 @@ func TestRecover(t *testing.T) {
 		checkLevel(t, r, l, want[l.Number])
 	}
 }
+
+// A level that is being read when it is removed can be read to its end; then
+// its space is given back.
+func TestGCLeavesWhatIsRead(t *testing.T) {
+	r, b := newRepository(t, chunk)
+	data := make([]byte, 70*chunk)
+	fill(rand.New(rand.NewPCG(5, 5)), data)
+	l := mustBackup(t, r, "image", &image{data: data})
+	release := r.Lease(t.Context(), &l)
+	if err := engine.Remove(t.Context(), r, "image", []store.LevelNumber{l.Number}); err != nil {
+		t.Fatal(err)
+	}
+	mustGC(t, r)
+	mustGC(t, reopen(t, b))
+	checkLevel(t, r, l, data)
+	release()
+	mustGC(t, r)
+	if left := size(t, b, "data/", "maps/", "maps2/"); left > 0 {
+		t.Errorf("%d bytes are left that nobody reads any more", left)
+	}
+}
