@@ -241,7 +241,12 @@ func (r *Repository) fence(ctx context.Context, name Name, n LevelNumber, run, b
 		return nil
 	}
 	if err == nil && run != 0 {
-		err = r.discardMaps(ctx, run)
+		// Where the number is removed, the run may have committed: its record has been
+		// collected since, and other levels may share its map.
+		var removed bool
+		if removed, err = r.stands(ctx, removedKey(name, n)); err == nil && !removed {
+			err = r.discardMaps(ctx, run)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("fence run %s of %s: %w", run, name, err)
