@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -65,10 +66,20 @@ func TestHistory(t *testing.T) {
 				src.changed, src.outside = allocated(data), engine.Hole
 				src.full = rapid.Bool().Draw(rt, "full")
 			}
-			// A warning would mean that an honest diff was taken for a lie.
-			l, err := engine.Backup(context.Background(), r, "image", src, engine.BackupOptions{Warn: rt.Fatalf})
+			before, err := r.Levels(context.Background(), "image")
 			if err != nil {
 				rt.Fatal(err)
+			}
+			var warned []string
+			l, err := engine.Backup(context.Background(), r, "image", src, engine.BackupOptions{
+				Warn: func(f string, a ...any) { warned = append(warned, fmt.Sprintf(f, a...)) },
+			})
+			if err != nil {
+				rt.Fatal(err)
+			}
+			// Any other would mean that an honest diff was taken for a lie.
+			if unusual := engine.FindUnusual(l, before); len(warned) != len(unusual) {
+				rt.Fatalf("warned of %q instead of %v", warned, unusual)
 			}
 			want[l.Number] = bytes.Clone(data)
 			if src.outcome != engine.Committed || src.ended != 1 {
@@ -270,4 +281,23 @@ func TestInterruptedRunIsPickedUp(t *testing.T) {
 		t.Errorf("%d bytes had been stored, and now %d, for an image of %d", before, after, len(data))
 	}
 	checkLevel(t, r, l, data)
+}
+
+// What a unit stores is kept in the unit's own memory, wherever chunks that
+// shrink lie beside others that do not.
+func TestMixedUnits(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		r, _ := newRepository(t, chunk)
+		rnd := rand.NewChaCha8([32]byte{byte(rapid.Uint64().Draw(rt, "seed"))})
+		data := make([]byte, rapid.IntRange(1, 300*chunk).Draw(rt, "size"))
+		share := rapid.IntRange(0, 100).Draw(rt, "percentage of chunks that do not shrink")
+		for at := 0; at < len(data); at += chunk {
+			p := data[at:min(at+chunk, len(data))]
+			if int(rnd.Uint64()%100) >= share {
+				p = p[:rnd.Uint64()%uint64(len(p)+1)] // zeros behind
+			}
+			rnd.Read(p)
+		}
+		checkLevel(t, r, mustBackup(t, r, "image", &image{data: data}), data)
+	})
 }
