@@ -114,8 +114,8 @@ deps:
 	@docker/deps.sh all
 
 headers:
-	@test '$(librbd)' && $(or $(CC),cc) -E -include zstd.h -x c /dev/null >/dev/null || { \
-		echo 'A C compiler or the headers of librbd ($(LIBRBD_H)) or of libzstd are missing:' \
+	@test '$(librbd)' && command -v $(firstword $(or $(CC),cc)) >/dev/null || { \
+		echo 'A C compiler or the headers of librbd ($(LIBRBD_H)) are missing:' \
 		'run docker/deps.sh build, or do without: make build-norbd.' >&2; exit 1; }
 
 clean: ## remove what was built

@@ -3,6 +3,7 @@ module backy
 go 1.25.0
 
 require (
+	github.com/DataDog/zstd v1.5.7
 	github.com/ceph/go-ceph v0.41.0
 	github.com/dustin/go-humanize v1.0.1
 	github.com/gobwas/glob v0.2.3

@@ -178,7 +178,7 @@ func (b *backup) work(ctx context.Context, u *unit) error {
 		at := int64(i) * b.repo.ChunkSize
 		raw := u.data[at:min(at+b.repo.ChunkSize, u.length)]
 		var err error
-		if u.results[i], err = b.judge(ctx, coder, u, raw, u.base[i]); err != nil {
+		if u.results[i], err = b.judge(ctx, coder, u, int(at), raw, u.base[i]); err != nil {
 			return err
 		}
 	}
@@ -197,8 +197,9 @@ func readFull(r io.ReaderAt, p []byte, off int64) error {
 	return err
 }
 
-// judge decides about one chunk: is it a hole, as before, known, or new?
-func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, raw []byte, base store.Ref) (result, error) {
+// judge decides about one chunk, that at a place of the unit's data: is it a
+// hole, as before, known, or new?
+func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, at int, raw []byte, base store.Ref) (result, error) {
 	if isZero(raw) {
 		if base.IsZero() {
 			return result{verdict: same}, nil
@@ -220,19 +221,28 @@ func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, raw []b
 			return result{verdict: known, ref: ref}, nil
 		}
 	}
-	enc, err := coder.Encode(raw, sum)
+	enc, err := coder.EncodeInto(u.data[u.packed:u.packed:at], raw, sum)
 	if err != nil {
 		return result{}, err
 	}
-	// What is stored is never longer than what was read: it takes the place of
-	// chunks that are done with.
-	to := u.data[u.packed : u.packed+len(enc.Stored) : u.packed+len(enc.Stored)]
-	u.packed += copy(to, enc.Stored)
-	enc.Stored = to
+	u.keep(&enc, at)
 	if asBefore && b.w.Mendable(base) {
 		return result{verdict: mended, ref: base, enc: enc}, nil
 	}
 	return result{verdict: fresh, enc: enc, mends: bad}, nil
+}
+
+// keep gives a chunk's stored form its place in the unit's data. It is never
+// longer than what was read: it takes the room of chunks that are done with, and
+// of its own.
+func (u *unit) keep(enc *store.Encoded, at int) {
+	if enc.Codec == store.Raw {
+		u.packed = at // it stays where it was read
+	}
+	to := u.data[u.packed : u.packed+len(enc.Stored) : u.packed+len(enc.Stored)]
+	copy(to, enc.Stored) // nothing where it is there already
+	enc.Stored = to
+	u.packed += len(to)
 }
 
 var zeros [4 << 10]byte

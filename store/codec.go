@@ -82,17 +82,16 @@ func (c *Coder) codec() *zstdCodec {
 // Encode returns the stored form of raw, which aliases raw or the coder until
 // its next use. Bytes that do not shrink by an eighth are kept raw. What was
 // compressed has been decoded again and compared.
-func (c *Coder) Encode(raw []byte, sum Checksum) (e Encoded, err error) {
+func (c *Coder) Encode(raw []byte, sum Checksum) (Encoded, error) {
+	return c.EncodeInto(nil, raw, sum)
+}
+
+// EncodeInto is Encode with room for the stored form, which is used if that fits
+// into its capacity for certain.
+func (c *Coder) EncodeInto(room, raw []byte, sum Checksum) (e Encoded, err error) {
 	e = Encoded{Sum: sum, Raw: len(raw), Codec: Raw, Stored: raw}
-	switch c.compression {
-	case CompressZstd:
-		if c.out, err = c.codec().compress(c.out, raw); err != nil {
-			return e, fmt.Errorf("chunk %s: %w", sum, err)
-		}
-		e.Codec, e.Stored = Zstd, c.out
-	case CompressS2:
-		c.out = s2.Encode(c.out[:cap(c.out)], raw)
-		e.Codec, e.Stored = S2, c.out
+	if e.Codec, e.Stored, err = c.compress(room, raw); err != nil {
+		return e, fmt.Errorf("chunk %s: %w", sum, err)
 	}
 	if len(e.Stored) > len(raw)-len(raw)/8 {
 		e.Codec, e.Stored = Raw, raw
@@ -108,6 +107,28 @@ func (c *Coder) Encode(raw []byte, sum Checksum) (e Encoded, err error) {
 		return e, fmt.Errorf("chunk %s: what was compressed decodes to other bytes; suspect this machine's memory", sum)
 	}
 	return e, nil
+}
+
+// compress codes raw into room, or else into the coder's own.
+func (c *Coder) compress(room, raw []byte) (codec Codec, out []byte, err error) {
+	bound := 0
+	switch c.compression {
+	case CompressZstd:
+		bound = c.codec().bound(len(raw))
+	case CompressS2:
+		bound = s2.MaxEncodedLen(len(raw))
+	default:
+		return Raw, raw, nil
+	}
+	if cap(room) < bound {
+		c.out = resize(c.out, bound)
+		room = c.out
+	}
+	if c.compression == CompressS2 {
+		return S2, s2.Encode(room[:cap(room)], raw), nil
+	}
+	out, err = c.codec().compress(room, raw)
+	return Zstd, out, err
 }
 
 // Decode appends the raw bytes of e to dst. It checks the length only: whoever

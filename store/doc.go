@@ -1,7 +1,7 @@
 // Package store is how a repository keeps backups: chunks in packs, the map
 // from positions to chunks, levels, the claims of those who write, and the
-// collection of what nothing reaches. Below it lie the backends (dir, mem) and
-// libzstd. It knows nothing of sources and targets.
+// collection of what nothing reaches. Below it lie the backends (dir, mem). It
+// knows nothing of sources and targets.
 //
 // # Objects
 //

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -307,5 +308,40 @@ func TestGenerations(t *testing.T) {
 	}
 	if _, err := readAll(ctx, r.backend, newest, maxPackBytes); err != nil {
 		t.Errorf("the generation with the unreadable frame is gone: %v", err)
+	}
+}
+
+// What is compressed goes into the room that is given where that is sure to
+// hold it, and never beyond its capacity; the raw bytes stay as they are.
+func TestEncodeInto(t *testing.T) {
+	const size = 16 << 10
+	text := bytes.Repeat([]byte("a block that shrinks "), size/16)[:size]
+	random := make([]byte, size)
+	rand.NewChaCha8([32]byte{1}).Read(random)
+	for _, compression := range []Compression{CompressZstd, CompressS2, CompressNone} {
+		for _, raw := range [][]byte{text, random, text[:1], append(slices.Clone(random[:size/2]), text[:size/2]...)} {
+			for _, room := range []int{0, 1, len(raw) / 2, len(raw), len(raw) + len(raw)/4 + 100} {
+				c := newCoder(size, compression)
+				want, err := c.Encode(raw, Sum(raw))
+				if err != nil {
+					t.Fatal(err)
+				}
+				want.Stored = slices.Clone(want.Stored)
+				before, memory := slices.Clone(raw), bytes.Repeat([]byte{0xa5}, 2*size)
+				got, err := c.EncodeInto(memory[:0:room], raw, Sum(raw))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.Codec != want.Codec || got.CRC != want.CRC || !bytes.Equal(got.Stored, want.Stored) {
+					t.Errorf("%s, %d bytes, room for %d: encoded otherwise than without room", compression, len(raw), room)
+				}
+				if !bytes.Equal(raw, before) || !bytes.Equal(memory[room:], bytes.Repeat([]byte{0xa5}, 2*size-room)) {
+					t.Errorf("%s, %d bytes, room for %d: wrote elsewhere", compression, len(raw), room)
+				}
+				if roomy := room > len(raw); roomy && got.Codec != Raw && &got.Stored[0] != &memory[0] {
+					t.Errorf("%s, %d bytes: the room for %d was not used", compression, len(raw), room)
+				}
+			}
+		}
 	}
 }

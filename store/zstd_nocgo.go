@@ -33,6 +33,8 @@ func newZstdCodec(max int) *zstdCodec {
 	return &zstdCodec{enc: enc, dec: dec}
 }
 
+func (z *zstdCodec) bound(raw int) int { return z.enc.MaxEncodedSize(raw) }
+
 func (z *zstdCodec) compress(dst, src []byte) ([]byte, error) {
 	return z.enc.EncodeAll(src, dst[:0]), nil
 }
