@@ -158,10 +158,8 @@ func (b *backup) copy(ctx context.Context) (store.Ref, error) {
 	if s.Stream != nil {
 		return b.copyStream(ctx)
 	}
-	b.o.Progress.Total.Store(s.Expected)
-	if s.Expected == 0 {
-		b.o.Progress.Total.Store(s.Size)
-	}
+	enough := b.expect(ctx)
+	defer enough()
 	p := plan{extents: s.Extents, outside: s.Outside}
 	if p.extents == nil {
 		p = everything(s.Size)
@@ -179,6 +177,8 @@ func (b *backup) copy(ctx context.Context) (store.Ref, error) {
 		default:
 			return b.w.FinishMap(ctx, b.chunks())
 		}
+		enough()
+		b.o.Progress.Total.Store(b.o.Progress.Done.Load() + s.Size)
 		p = everything(s.Size)
 		b.state.Origin.Diff = store.DiffNone
 	}

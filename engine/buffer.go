@@ -1,31 +1,41 @@
 package engine
 
+import "sync"
+
 // bufferBytes holds a unit, and leaves room for a codec that needs a little
 // more than it ends up with.
 const bufferBytes = unitBytes + 256<<10
 
-// buffers are reused from unit to unit. A sync.Pool would give them to the
-// garbage collector again and again, which lets the heap grow.
-var buffers = make(chan []byte, 4*defaultReaders)
+// buffers are reused from unit to unit, the last one first, whose memory is the
+// likeliest to be in a cache still. A sync.Pool would give them to the garbage
+// collector again and again, which lets the heap grow.
+var buffers struct {
+	mu   sync.Mutex
+	free [][]byte
+}
+
+// maxBuffers bounds how many are kept.
+const maxBuffers = 4 * defaultReaders
 
 // getBuffer returns n bytes, at most a unit, with anything in them.
 func getBuffer(n int) []byte {
-	select {
-	case p := <-buffers:
-		return p[:n]
-	default:
+	buffers.mu.Lock()
+	defer buffers.mu.Unlock()
+	last := len(buffers.free) - 1
+	if last < 0 {
 		return make([]byte, n, bufferBytes)
 	}
+	p := buffers.free[last]
+	buffers.free = buffers.free[:last]
+	return p[:n]
 }
 
 // putBuffer gives a buffer back. One whose read or write failed is left to the
 // garbage collector, since what was left behind may use it still.
 func putBuffer(p []byte) {
-	if cap(p) < bufferBytes {
-		return
-	}
-	select {
-	case buffers <- p[:bufferBytes]:
-	default:
+	buffers.mu.Lock()
+	defer buffers.mu.Unlock()
+	if cap(p) >= bufferBytes && len(buffers.free) < maxBuffers {
+		buffers.free = append(buffers.free, p[:bufferBytes])
 	}
 }

@@ -127,4 +127,9 @@ type State struct {
 
 	// Expected is about how many bytes Extents name, for progress; 0: unknown.
 	Expected int64
+
+	// Expect finds Expected out, where that takes time. It is called beside the
+	// reads, only in runs that take longer themselves, and ends soon after its
+	// context. It may be nil.
+	Expect func(ctx context.Context) (int64, error)
 }

@@ -217,14 +217,17 @@ func (im *image) changes(ctx context.Context, from string, set *units, vouch fun
 }
 
 // estimate guesses how many bytes of data changes will name, from a few of the
-// windows, evenly spread.
-func (im *image) estimate(ctx context.Context, from string, set *units) (int64, error) {
+// windows, evenly spread, until enough ends: no call is left behind then.
+func (im *image) estimate(ctx, enough context.Context, from string, set *units) (int64, error) {
 	const samples = 64
 	step := max(set.count()/samples, 1)
 	var asked, found, n int64
 	for w := range set.windows(set.period) {
 		if n++; n%step != step/2 && step > 1 {
 			continue
+		}
+		if enough.Err() != nil {
+			return 0, context.Cause(enough)
 		}
 		extents, err := im.exact(ctx, from, w)
 		if err != nil {

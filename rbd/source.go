@@ -151,8 +151,10 @@ func (s *Source) stream(ctx context.Context, state *engine.State) (fast bool, er
 		return false, err
 	}
 	state.Extents = s.at.changes(ctx, s.from.name, set, s.Recheck)
-	state.Expected, err = s.at.estimate(ctx, s.from.name, set)
-	return fast, err
+	state.Expect = func(enough context.Context) (int64, error) {
+		return s.at.estimate(ctx, enough, s.from.name, set)
+	}
+	return fast, nil
 }
 
 // Recheck looks up afresh the image, the snapshot that was read and the one that
