@@ -95,7 +95,7 @@ demo: deps ## install what is missing and show a backup, damage, mending and a r
 	@$(MAKE) --no-print-directory build
 	docker/cluster.sh with -- docker/demo.sh
 
-bench: ## measure backy beside its peers, in RAM of which it takes 20 GiB: WHAT=rbd,file,sizes,levels,images,chunks
+bench: ## measure backy beside its peers, in RAM of which it takes 20 GiB: WHAT=rbd,file,sizes,levels,images,chunks,fanout
 	@docker/deps.sh bench
 	@$(MAKE) --no-print-directory build
 	docker/cluster.sh with --size 12G -- $(GO) run ./cmd/bench -what $(or $(WHAT),rbd) $(BENCHFLAGS)

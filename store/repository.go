@@ -23,12 +23,16 @@ const defaultFanout = 64
 // Parameters are fixed when a repository is made.
 type Parameters struct {
 	ChunkSize int64 // bytes, a power of two from 16 KiB to 4 MiB; 0: 64 KiB
+	Fanout    int   // children of a map node, a power of two from 2 to 256; 0: 64
 }
 
-// Validate refuses a chunk size that no repository can have.
+// Validate refuses what no repository can have.
 func (p Parameters) Validate() error {
 	if p.ChunkSize != 0 && !validChunkSize(p.ChunkSize) {
 		return fmt.Errorf("chunk size %d: not a power of two from 16 KiB to 4 MiB", p.ChunkSize)
+	}
+	if p.Fanout != 0 && !validFanout(p.Fanout) {
+		return fmt.Errorf("fan-out %d: not a power of two from 2 to 256", p.Fanout)
 	}
 	return nil
 }
@@ -91,12 +95,15 @@ func Init(ctx context.Context, b Backend, p Parameters) (*Repository, error) {
 		return nil, err
 	}
 	c := config{
-		Format: formatVersion, ID: NewRepositoryID(), ChunkSize: p.ChunkSize, Fanout: defaultFanout,
+		Format: formatVersion, ID: NewRepositoryID(), ChunkSize: p.ChunkSize, Fanout: p.Fanout,
 		Checksum: "blake3-256", Created: time.Now().UTC().Truncate(time.Second),
 		ReadFeatures: []string{}, WriteFeatures: []string{},
 	}
 	if c.ChunkSize == 0 {
 		c.ChunkSize = DefaultChunkSize
+	}
+	if c.Fanout == 0 {
+		c.Fanout = defaultFanout
 	}
 	if err := probe(ctx, b); err != nil {
 		return nil, err

@@ -42,6 +42,7 @@ var parts = []struct {
 	{"levels", "1, 100 and 1000 levels; gc after removing 50 of 100", benchLevels},
 	{"images", "1, 4 and 16 images at once", benchImages},
 	{"chunks", "chunk sizes from 16 KiB to 4 MiB", benchChunks},
+	{"fanout", "the map's fan-out from 8 to 256", benchFanout},
 }
 
 func main() {
