@@ -202,3 +202,41 @@ func FuzzDecodeNode(f *testing.F) {
 		}
 	})
 }
+
+// A repository's parameters are what it was made with, or the defaults, and
+// what none can have is refused before anything is put.
+func TestParameters(t *testing.T) {
+	for _, test := range []struct {
+		p, want Parameters // want is zero where p is refused
+	}{
+		{Parameters{}, Parameters{64 << 10, 64}},
+		{Parameters{16 << 10, 2}, Parameters{16 << 10, 2}},
+		{Parameters{4 << 20, 256}, Parameters{4 << 20, 256}},
+		{Parameters{ChunkSize: 8 << 10}, Parameters{}},
+		{Parameters{ChunkSize: 8 << 20}, Parameters{}},
+		{Parameters{ChunkSize: 65537}, Parameters{}},
+		{Parameters{Fanout: 1}, Parameters{}},
+		{Parameters{Fanout: 48}, Parameters{}},
+		{Parameters{Fanout: 512}, Parameters{}},
+	} {
+		b := mem.New()
+		r, err := Init(context.Background(), b, test.p)
+		if test.want == (Parameters{}) {
+			if err == nil || len(b.Log()) > 0 {
+				t.Errorf("%+v: made, with %d calls and error %v", test.p, len(b.Log()), err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got := (Parameters{r.ChunkSize, r.Fanout()}); got != test.want {
+				t.Errorf("%+v: %+v instead of %+v", test.p, got, test.want)
+			}
+			if r, err = Open(context.Background(), b, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
