@@ -6,9 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // row is one piece of work, by whoever can do it.
@@ -28,12 +28,13 @@ func (r *row) add(tool string, s sample) {
 	r.samples[tool] = append(r.samples[tool], s)
 }
 
-// players are the tools that take part and have a script for some work.
-func (b *bench) players(work string) (list []*tool) {
+// players are the tools that take part in a run and have a script for some work.
+func (b *bench) players(work string, run int) (list []*tool) {
 	for _, t := range tools {
 		switch {
 		case t.scripts[work] == "":
 		case b.o.with != nil && t.scripts[prepare] != "" && !b.o.with[t.name]:
+		case t.once && run > 1:
 		case !t.installed():
 		default:
 			list = append(list, t)
@@ -82,7 +83,7 @@ func (b *bench) fresh(ctx context.Context, t *tool, e env) error {
 // play measures one work of each player, one after the other; run 0 is a
 // warm-up, which does not count.
 func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after func(*tool, env) error) error {
-	for _, t := range b.players(r.work) {
+	for _, t := range b.players(r.work, run) {
 		te := b.envOf(t, e)
 		if before != nil {
 			if err := before(t, te); err != nil {
@@ -116,6 +117,7 @@ const (
 
 // benchRBD measures all work on an RBD image.
 func benchRBD(ctx context.Context, b *bench) error {
+	started := time.Now()
 	w, err := b.makeWork(ctx)
 	if err != nil {
 		return err
@@ -123,14 +125,15 @@ func benchRBD(ctx context.Context, b *bench) error {
 	if err := b.snapshots(ctx, w, image, b.o.runs); err != nil {
 		return err
 	}
+	fmt.Fprintf(os.Stderr, "bench: the image and its snapshots were made in %.0f s\n", time.Since(started).Seconds())
 	e := env{"IMAGE": image, "NEW": restored, "FILE": w.path, "N": fmt.Sprint(b.o.runs)}
-	for _, step := range []func(context.Context, env) error{b.firsts, b.increments, b.same, b.scrubs, b.own, b.restores} {
+	own := func(ctx context.Context, e env) error { return b.own(ctx, w, e) }
+	for _, step := range []func(context.Context, env) error{b.firsts, b.increments, b.same, b.scrubs, own, b.makeRoom, b.restores} {
 		if err := step(ctx, e); err != nil {
 			return err
 		}
 	}
-	_, err = b.shell(ctx, `rbd snap purge --no-progress $IMAGE; rbd rm --no-progress $IMAGE`, e)
-	return err
+	return nil
 }
 
 func (b *bench) firsts(ctx context.Context, e env) error {
@@ -141,13 +144,14 @@ func (b *bench) firsts(ctx context.Context, e env) error {
 		}
 		return b.fresh(ctx, t, e)
 	}
-	// Nothing of the qcow2 is needed until the restores, which make it again.
+	// Nothing of the qcow2 is needed until the restores, for which makeRoom makes
+	// it again.
 	for run := 1; run <= b.o.runs; run++ {
 		if err := b.play(ctx, r, run, e.with(env{"SNAP": "s0"}), fresh, nil); err != nil {
 			return err
 		}
 	}
-	return os.RemoveAll(b.envOf(toolNamed("qemu-img, zstd"), e)["REPO"])
+	return os.RemoveAll(b.envOf(toolNamed(qemu), e)["REPO"])
 }
 
 func (b *bench) increments(ctx context.Context, e env) error {
@@ -181,16 +185,16 @@ func (b *bench) scrubs(ctx context.Context, e env) error {
 	return nil
 }
 
-// own measures increments with the snapshots that they need.
-func (b *bench) own(ctx context.Context, e env) error {
+// own measures increments with the snapshots that they need, of random writes
+// inside a file.
+func (b *bench) own(ctx context.Context, w *work, e env) error {
 	backy := b.envOf(toolNamed("backy"), e)
 	if _, err := b.shell(ctx, `$BACKY backup rbd:$IMAGE $REPO/own; rbd snap create --no-progress $IMAGE@pipe-old`, backy); err != nil {
 		return err
 	}
 	r := b.report.row(own)
-	rnd := rand.New(rand.NewPCG(8, 9))
 	for run := 1; run <= b.o.runs; run++ {
-		if err := importDiff(ctx, image, "", imageSize, randomWrites(rnd, imageSize, writes)); err != nil {
+		if err := importDiff(ctx, image, "", imageSize, w.rewrites); err != nil {
 			return err
 		}
 		if err := b.play(ctx, r, run, e, nil, nil); err != nil {
@@ -201,37 +205,48 @@ func (b *bench) own(ctx context.Context, e env) error {
 				return err
 			}
 		}
-		// An OSD in memory may crash where it is written to while it trims snapshots.
-		if _, err := b.shell(ctx, `while ceph pg stat | grep -q snaptrim; do sleep 1; done`, e); err != nil {
+		if _, err := b.shell(ctx, trimmed, e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// restores measures restoring the last snapshot, to an image and to a file.
+// trimmed waits until removed snapshots take no memory, nor the OSD's time.
+const trimmed = `while ceph osd pool ls detail | grep -q removed_snaps_queue; do sleep 1; done`
+
+// makeRoom removes the image, which restores do without, so that the restored
+// one has room beside the repositories.
+func (b *bench) makeRoom(ctx context.Context, e env) error {
+	for _, t := range b.players(toRBD, 1) {
+		if t.name == qemu {
+			if _, err := b.shell(ctx, t.scripts[prepare]+"\n"+t.scripts[first], b.envOf(t, e.with(env{"SNAP": "s" + e["N"]}))); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := b.shell(ctx, `rbd snap purge --no-progress $IMAGE; rbd rm --no-progress $IMAGE; `+trimmed, e)
+	return err
+}
+
+// restores measures restoring the last snapshot, to an image and to a file. What
+// each restored at first is compared.
 func (b *bench) restores(ctx context.Context, e env) error {
 	for _, work := range []string{toRBD, toFile} {
 		r := b.report.row(work)
 		for run := 1; run <= b.o.runs; run++ {
-			before := func(t *tool, e env) error {
-				if t.name != "qemu-img, zstd" || run > 1 || work != toRBD {
-					return nil
-				}
-				_, err := b.shell(ctx, t.scripts[prepare]+"\n"+t.scripts[first], e.with(env{"SNAP": "s" + e["N"]}))
-				return err
+			compare, remove := `cmp $OUT $FILE; `, `rm -f $OUT`
+			if work == toRBD {
+				compare, remove = `rbd export --no-progress $NEW - | cmp - $FILE; `, `rbd rm --no-progress $NEW`
+			}
+			if run > 1 {
+				compare = ""
 			}
 			after := func(_ *tool, e env) error {
-				script := `rm -f $OUT`
-				if work == toRBD {
-					script = `rbd export --no-progress $NEW - | cmp - $FILE; rbd rm --no-progress $NEW`
-				} else {
-					script = `cmp $OUT $FILE; ` + script
-				}
-				_, err := b.shell(ctx, script, e)
+				_, err := b.shell(ctx, compare+remove, e)
 				return err
 			}
-			if err := b.play(ctx, r, run, e, before, after); err != nil {
+			if err := b.play(ctx, r, run, e, nil, after); err != nil {
 				return err
 			}
 		}

@@ -212,16 +212,16 @@ func (w *work) change(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	block := make([]byte, blockSize)
-	for range writes {
-		for i := 0; i < blockSize; i += 8 {
-			binary.LittleEndian.PutUint64(block[i:], w.rnd.Uint64())
-		}
-		if _, err := f.WriteAt(block, w.blocks[w.rnd.IntN(len(w.blocks))]*blockSize); err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
-	return f.Close()
+	return errors.Join(w.rewrites(func(off int64, block []byte) error {
+		_, err := f.WriteAt(block, off)
+		return err
+	}), f.Close())
+}
+
+// rewrites gives random bytes for random blocks of the file of those.
+func (w *work) rewrites(put func(off int64, block []byte) error) error {
+	at := func() int64 { return w.blocks[w.rnd.IntN(len(w.blocks))] }
+	return randomBlocks(w.rnd, writes, at, put)
 }
 
 // remember notes what the blocks hold.
@@ -288,20 +288,23 @@ func (w *work) changed(put func(off int64, block []byte) error) error {
 	})
 }
 
-// randomWrites gives blocks of random bytes at random places.
+// randomWrites gives blocks of random bytes at random places of an image.
 func randomWrites(rnd *rand.Rand, size int64, n int) func(func(int64, []byte) error) error {
-	return func(put func(off int64, block []byte) error) error {
-		block := make([]byte, blockSize)
-		for range n {
-			for i := 0; i < blockSize; i += 8 {
-				binary.LittleEndian.PutUint64(block[i:], rnd.Uint64())
-			}
-			if err := put(rnd.Int64N(size/blockSize)*blockSize, block); err != nil {
-				return err
-			}
+	at := func() int64 { return rnd.Int64N(size / blockSize) }
+	return func(put func(off int64, block []byte) error) error { return randomBlocks(rnd, n, at, put) }
+}
+
+func randomBlocks(rnd *rand.Rand, n int, at func() int64, put func(off int64, block []byte) error) error {
+	block := make([]byte, blockSize)
+	for range n {
+		for i := 0; i < blockSize; i += 8 {
+			binary.LittleEndian.PutUint64(block[i:], rnd.Uint64())
 		}
-		return nil
+		if err := put(at()*blockSize, block); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // importDiff writes blocks to an image by rbd import-diff, which makes the
