@@ -177,6 +177,15 @@ func TestDecodeIsBounded(t *testing.T) {
 	}
 }
 
+// Frames of a format before RFC 8878 are none, though libzstd knows some.
+func TestDecodeKnowsOneFormat(t *testing.T) {
+	old := []byte("\x27\xb5\x2f\xfd\x20\x05\x40\x00\x05hello\xc0\x00\x00") // zstd 0.7: a raw block
+	p, err := newCoder(64<<10, CompressZstd).Decode(nil, Encoded{Raw: 5, Codec: Zstd, Stored: old})
+	if err == nil {
+		t.Errorf("decoded to %q", p)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	e, err := newCoder(64<<10, CompressZstd).Encode(bytes.Repeat([]byte("backy"), 1000), Checksum{})
 	if err != nil {

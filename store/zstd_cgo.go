@@ -3,6 +3,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 
 	"github.com/DataDog/zstd"
@@ -24,10 +25,14 @@ func (z *zstdCodec) compress(dst, src []byte) ([]byte, error) {
 	return z.ctx.CompressLevel(dst[:0], src, zstdLevel)
 }
 
+// zstdMagic begins a frame. What begins otherwise would reach libzstd's decoders
+// of formats older than RFC 8878.
+var zstdMagic = []byte("\x28\xb5\x2f\xfd")
+
 // decompress decodes into dst, as far as that reaches; no memory is taken.
 func (z *zstdCodec) decompress(dst, src []byte) (int, error) {
-	if len(dst) == 0 || len(src) == 0 { // libzstd's binding panics
-		return 0, errors.New("an empty zstd frame")
+	if len(dst) == 0 || !bytes.HasPrefix(src, zstdMagic) {
+		return 0, errors.New("not a zstd frame of RFC 8878")
 	}
 	return z.ctx.DecompressInto(dst, src)
 }
