@@ -187,7 +187,7 @@ func (b *bench) conditions() string {
 			}
 		}
 	}
-	return fmt.Sprintf("%d cores, %s; %s; %s; medians of %d runs, tools taking turns; repositories and cluster in RAM; the image's content × %g.\n"+
+	return fmt.Sprintf("%d cores, %s; %s; %s; medians of %d runs, tools taking turns, of one run where that took twice as long as backy; repositories and cluster in RAM; the image's content × %g.\n"+
 		"The second column is relative to backy. CPU: of the tool, without the cluster. Read: what the OSDs gave it.\n",
 		runtime.NumCPU(), cpu, version(b.o.backy, "version"), version("ceph", "--version"), b.o.runs, b.o.scale)
 }

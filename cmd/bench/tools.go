@@ -26,7 +26,6 @@ const (
 // to restore to, and NEW, the image.
 type tool struct {
 	name    string
-	once    bool     // no backup system, and slow: takes part in the first run alone
 	needs   []string // programs
 	scripts map[string]string
 }
@@ -52,7 +51,7 @@ const (
 
 // tools are backy and its peers.
 var tools = []*tool{
-	{"backy", false, nil, map[string]string{
+	{"backy", nil, map[string]string{
 		prepare:     `mkdir $REPO`,
 		first:       `$BACKY backup rbd:$IMAGE@$SNAP $REPO/image`,
 		increment:   `$BACKY backup rbd:$IMAGE@$SNAP $REPO/image`,
@@ -65,7 +64,7 @@ var tools = []*tool{
 		fileChanged: `$BACKY backup $FILE $REPO/file`,
 		fileSame:    `$BACKY backup $FILE $REPO/file`,
 	}},
-	{pipe, false, []string{"rbd", "zstd"}, map[string]string{
+	{pipe, []string{"rbd", "zstd"}, map[string]string{
 		prepare:   `mkdir $REPO`,
 		first:     `rbd export-diff --no-progress $IMAGE@$SNAP - | zstd -1 -T0 -q -o $REPO/$SNAP.zst`,
 		increment: `rbd export-diff --no-progress --from-snap $PREV $IMAGE@$SNAP - | zstd -1 -T0 -q -o $REPO/$SNAP.zst`,
@@ -77,7 +76,7 @@ rbd snap rm --no-progress $IMAGE@pipe-old`,
 for n in $(seq 0 $N); do zstd -dcq $REPO/s$n.zst | rbd import-diff --no-progress - $NEW; done`,
 		scrub: `zstd -tq $REPO/*.zst`,
 	}},
-	{"restic", false, []string{"restic", "rbd"}, map[string]string{
+	{"restic", []string{"restic", "rbd"}, map[string]string{
 		prepare:     `restic -q init`,
 		first:       `rbd export --no-progress $IMAGE@$SNAP - | restic -q backup --stdin --stdin-filename image`,
 		increment:   `rbd export --no-progress $IMAGE@$SNAP - | restic -q backup --stdin --stdin-filename image`,
@@ -89,7 +88,7 @@ for n in $(seq 0 $N); do zstd -dcq $REPO/s$n.zst | rbd import-diff --no-progress
 		fileChanged: `restic -q backup $FILE`,
 		fileSame:    `restic -q backup --force $FILE`,
 	}},
-	{"borg", false, []string{"borg", "rbd"}, map[string]string{
+	{"borg", []string{"borg", "rbd"}, map[string]string{
 		prepare:     `borg init -e none $REPO`,
 		first:       `rbd export --no-progress $IMAGE@$SNAP - | borg create -C zstd,1 --chunker-params fixed,4194304 $REPO::{now:%s%f} -`,
 		increment:   `rbd export --no-progress $IMAGE@$SNAP - | borg create -C zstd,1 --chunker-params fixed,4194304 $REPO::{now:%s%f} -`,
@@ -101,13 +100,13 @@ for n in $(seq 0 $N); do zstd -dcq $REPO/s$n.zst | rbd import-diff --no-progress
 		fileChanged: `borg create -C zstd,1 --chunker-params fixed,4194304 $REPO::{now:%s%f} $FILE`,
 		fileSame:    `borg create -C zstd,1 --chunker-params fixed,4194304 --files-cache disabled $REPO::{now:%s%f} $FILE`,
 	}},
-	{qemu, true, []string{"qemu-img"}, map[string]string{
+	{qemu, []string{"qemu-img"}, map[string]string{
 		prepare: `mkdir $REPO`,
 		first:   `qemu-img convert -c -O qcow2 -o compression_type=zstd rbd:$IMAGE@$SNAP $REPO/image.qcow2`,
 		toRBD:   `qemu-img convert -O raw $REPO/image.qcow2 rbd:$NEW`,
 		toFile:  `qemu-img convert -O raw $REPO/image.qcow2 $OUT`,
 	}},
-	{"kopia", false, []string{"kopia", "rbd"}, map[string]string{
+	{"kopia", []string{"kopia", "rbd"}, map[string]string{
 		prepare:     `kopia repository create filesystem --path $REPO --object-splitter FIXED-4M; kopia policy set --global --compression zstd-fastest`,
 		first:       `rbd export --no-progress $IMAGE@$SNAP - | kopia snapshot create --stdin-file image /image`,
 		increment:   `rbd export --no-progress $IMAGE@$SNAP - | kopia snapshot create --stdin-file image /image`,
@@ -117,19 +116,19 @@ for n in $(seq 0 $N); do zstd -dcq $REPO/s$n.zst | rbd import-diff --no-progress
 		fileChanged: `kopia snapshot create $FILE`,
 	}},
 	// The limits: what no backup can be faster than, or a simpler tool takes.
-	{"reading the extents, 12 readers", false, nil, map[string]string{first: `$BENCH -limit read:rbd:$IMAGE@$SNAP`}},
-	{"the same and BLAKE3", false, nil, map[string]string{first: `$BENCH -limit sum:rbd:$IMAGE@$SNAP`}},
-	{"rbd diff --whole-object", false, nil, map[string]string{
+	{"reading the extents, 12 readers", nil, map[string]string{first: `$BENCH -limit read:rbd:$IMAGE@$SNAP`}},
+	{"the same and BLAKE3", nil, map[string]string{first: `$BENCH -limit sum:rbd:$IMAGE@$SNAP`}},
+	{"rbd diff --whole-object", nil, map[string]string{
 		increment: `rbd diff --whole-object --from-snap $PREV $IMAGE@$SNAP --format json > $OUT; rm $OUT`,
 	}},
-	{"backy scrub --all", false, nil, map[string]string{scrub: `$BACKY scrub --all $WITH`}},
-	{quick, false, nil, map[string]string{scrub: `$BACKY scrub --all --quick $WITH`}},
-	{"rbd info", false, nil, map[string]string{unchanged: `rbd info $IMAGE > /dev/null`}},
-	{reading, false, nil, map[string]string{scrub: `cat $WITH/data/*/* $WITH/maps/*/* >/dev/null`}},
-	{rbdX, false, nil, map[string]string{toRBD: `rbd import --no-progress $FILE $NEW`}},
-	{cp, false, nil, map[string]string{toFile: `cp --sparse=always $FILE $OUT`, fileFirst: `cp --sparse=always $FILE $OUT; rm $OUT`}},
-	{"reading and BLAKE3, all cores", false, nil, map[string]string{fileSame: `$BENCH -limit sum:$FILE`}},
-	{"zstd -1 -T0", false, []string{"zstd"}, map[string]string{prepare: `mkdir $REPO`, fileFirst: `zstd -1 -T0 -q -f $FILE -o $REPO/file.zst`}},
+	{"backy scrub --all", nil, map[string]string{scrub: `$BACKY scrub --all $WITH`}},
+	{quick, nil, map[string]string{scrub: `$BACKY scrub --all --quick $WITH`}},
+	{"rbd info", nil, map[string]string{unchanged: `rbd info $IMAGE > /dev/null`}},
+	{reading, nil, map[string]string{scrub: `cat $WITH/data/*/* $WITH/maps/*/* >/dev/null`}},
+	{rbdX, nil, map[string]string{toRBD: `rbd import --no-progress $FILE $NEW`}},
+	{cp, nil, map[string]string{toFile: `cp --sparse=always $FILE $OUT`, fileFirst: `cp --sparse=always $FILE $OUT; rm $OUT`}},
+	{"reading and BLAKE3, all cores", nil, map[string]string{fileSame: `$BENCH -limit sum:$FILE`}},
+	{"zstd -1 -T0", []string{"zstd"}, map[string]string{prepare: `mkdir $REPO`, fileFirst: `zstd -1 -T0 -q -f $FILE -o $REPO/file.zst`}},
 }
 
 func toolNamed(name string) *tool {
