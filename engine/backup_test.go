@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/iotest"
 
@@ -78,8 +79,12 @@ func TestHistory(t *testing.T) {
 				rt.Fatal(err)
 			}
 			// Any other would mean that an honest diff was taken for a lie.
-			if unusual := engine.FindUnusual(l, before); len(warned) != len(unusual) {
-				rt.Fatalf("warned of %q instead of %v", warned, unusual)
+			var honest []string
+			for _, u := range engine.FindUnusual(l, before) {
+				honest = append(honest, fmt.Sprintf("%s level %s: %s", l.Name, l.Number, u))
+			}
+			if !slices.Equal(warned, honest) {
+				rt.Fatalf("warned of %q instead of %q", warned, honest)
 			}
 			want[l.Number] = bytes.Clone(data)
 			if src.outcome != engine.Committed || src.ended != 1 {

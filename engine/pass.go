@@ -175,10 +175,8 @@ func (b *backup) work(ctx context.Context, u *unit) error {
 	defer b.coders.Put(coder)
 	u.results = make([]result, u.count)
 	for i := range u.results {
-		at := int64(i) * b.repo.ChunkSize
-		raw := u.data[at:min(at+b.repo.ChunkSize, u.length)]
 		var err error
-		if u.results[i], err = b.judge(ctx, coder, u, int(at), raw, u.base[i]); err != nil {
+		if u.results[i], err = b.judge(ctx, coder, u, i); err != nil {
 			return err
 		}
 	}
@@ -197,9 +195,11 @@ func readFull(r io.ReaderAt, p []byte, off int64) error {
 	return err
 }
 
-// judge decides about one chunk, that at a place of the unit's data: is it a
-// hole, as before, known, or new?
-func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, at int, raw []byte, base store.Ref) (result, error) {
+// judge decides about the i-th chunk of a unit: is it a hole, as before, known,
+// or new?
+func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, i int) (result, error) {
+	at := int64(i) * b.repo.ChunkSize
+	raw, base := u.data[at:min(at+b.repo.ChunkSize, u.length)], u.base[i]
 	if isZero(raw) {
 		if base.IsZero() {
 			return result{verdict: same}, nil
@@ -225,7 +225,7 @@ func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, at int,
 	if err != nil {
 		return result{}, err
 	}
-	u.keep(&enc, at)
+	u.keep(&enc, int(at))
 	if asBefore && b.w.Mendable(base) {
 		return result{verdict: mended, ref: base, enc: enc}, nil
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -147,5 +146,3 @@ func readMap(ctx context.Context, backend store.Backend, m store.Map) (time.Dura
 	}
 	return time.Since(started), repo.Close()
 }
-
-var _ io.ReaderAt = (*patterned)(nil)

@@ -35,15 +35,17 @@ func (r *row) decided(tool string) bool {
 	return r.work != increment && r.work != fileChanged && len(ours) > 0 && len(theirs) > 0 && theirs[0].Seconds > 2*ours[0].Seconds
 }
 
-// players are the tools that take part in a run and have a script for its work.
+// plays reports whether a tool has a script for some work, was asked for, and is
+// installed.
+func (b *bench) plays(t *tool, work string) bool {
+	asked := b.o.with == nil || t.scripts[prepare] == "" || b.o.with[t.name]
+	return t.scripts[work] != "" && asked && t.installed()
+}
+
+// players are the tools that take part in a run.
 func (b *bench) players(r *row, run int) (list []*tool) {
 	for _, t := range tools {
-		switch {
-		case t.scripts[r.work] == "":
-		case b.o.with != nil && t.scripts[prepare] != "" && !b.o.with[t.name]:
-		case run > 1 && r.decided(t.name):
-		case !t.installed():
-		default:
+		if b.plays(t, r.work) && (run == 1 || !r.decided(t.name)) {
 			list = append(list, t)
 		}
 	}
@@ -87,8 +89,7 @@ func (b *bench) fresh(ctx context.Context, t *tool, e env) error {
 	return err
 }
 
-// play measures one work of each player, one after the other; run 0 is a
-// warm-up, which does not count.
+// play measures one work of each player, one after the other.
 func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after func(*tool, env) error) error {
 	for _, t := range b.players(r, run) {
 		te := b.envOf(t, e)
@@ -105,9 +106,7 @@ func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after 
 			return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
 		}
 		fmt.Fprintf(os.Stderr, "%-30s %-30s %7.2f s  %7.2f s CPU  %5d MiB peak\n", r.work, t.name, s.Seconds, s.CPU, s.Peak>>20)
-		if run > 0 {
-			r.add(t.name, s)
-		}
+		r.add(t.name, s)
 		if after != nil {
 			if err := after(t, te); err != nil {
 				return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
@@ -134,8 +133,12 @@ func benchRBD(ctx context.Context, b *bench) error {
 	}
 	fmt.Fprintf(os.Stderr, "bench: the image and its snapshots were made in %.0f s\n", time.Since(started).Seconds())
 	e := env{"IMAGE": image, "NEW": restored, "FILE": w.path, "N": fmt.Sprint(b.o.runs)}
-	own := func(ctx context.Context, e env) error { return b.own(ctx, w, e) }
-	for _, step := range []func(context.Context, env) error{b.firsts, b.increments, b.same, b.scrubs, own, b.makeRoom, b.restores} {
+	steps := []func(context.Context, env) error{
+		b.firsts, b.increments, b.same, b.scrubs,
+		func(ctx context.Context, e env) error { return b.own(ctx, w, e) },
+		b.makeRoom, b.restores,
+	}
+	for _, step := range steps {
 		if err := step(ctx, e); err != nil {
 			return err
 		}
@@ -227,15 +230,12 @@ func (b *bench) makeRoom(ctx context.Context, e env) error {
 	if _, err := b.shell(ctx, `rbd snap purge --no-progress $IMAGE; rbd rm --no-progress $IMAGE; `+trimmed, e); err != nil {
 		return err
 	}
-	for _, t := range b.players(&row{work: toRBD}, 1) {
-		if t.name != qemu {
-			continue
-		}
-		if _, err := b.shell(ctx, t.scripts[prepare]+`; qemu-img convert -c -O qcow2 -o compression_type=zstd $FILE $REPO/image.qcow2`, b.envOf(t, e)); err != nil {
-			return err
-		}
+	t := toolNamed(qemu)
+	if !b.plays(t, toRBD) {
+		return nil
 	}
-	return nil
+	_, err := b.shell(ctx, t.scripts[prepare]+"\n"+toQcow2+` $FILE $REPO/image.qcow2`, b.envOf(t, e))
+	return err
 }
 
 // restores measures restoring the last snapshot, to an image and to a file. What

@@ -45,6 +45,8 @@ const (
 	rbdX = "rbd import of the raw file"
 	cp   = "cp --sparse=always"
 
+	toQcow2 = `qemu-img convert -c -O qcow2 -o compression_type=zstd`
+
 	quick   = "backy scrub --all --quick"
 	reading = "reading the packs"
 )
@@ -102,7 +104,7 @@ for n in $(seq 0 $N); do zstd -dcq $REPO/s$n.zst | rbd import-diff --no-progress
 	}},
 	{qemu, []string{"qemu-img"}, map[string]string{
 		prepare: `mkdir $REPO`,
-		first:   `qemu-img convert -c -O qcow2 -o compression_type=zstd rbd:$IMAGE@$SNAP $REPO/image.qcow2`,
+		first:   toQcow2 + ` rbd:$IMAGE@$SNAP $REPO/image.qcow2`,
 		toRBD:   `qemu-img convert -O raw $REPO/image.qcow2 rbd:$NEW`,
 		toFile:  `qemu-img convert -O raw $REPO/image.qcow2 $OUT`,
 	}},
