@@ -47,7 +47,27 @@ func invalidFlags(io *rados.IOContext, imageID string, snapshots []uint64) (bool
 		return false, err
 	}
 	invalid, err := anyInvalid(image, snapshots)
+	settleCallbacks(io)
 	return invalid, errors.Join(err, errOf(C.rbd_close(image)))
+}
+
+// settleCallbacks waits until librados has returned from all callbacks that it
+// has begun on the pool's connection. It must be called before an image is closed:
+// librbd tells that an image is open while a callback of librados still works on
+// it, or on its parent (ImageState::complete_action_unlock of Ceph's
+// src/librbd/ImageState.cc); whoever closes it at once frees what that one is
+// about to lock, and the process aborts. Flushing no writes only lines up behind
+// those callbacks, which librados makes one at a time (RadosClient's
+// finish_strand).
+func settleCallbacks(io *rados.IOContext) {
+	var done C.rados_completion_t
+	if C.rados_aio_create_completion2(nil, nil, &done) != 0 {
+		return
+	}
+	defer C.rados_aio_release(done)
+	if C.rados_aio_flush_async(C.rados_ioctx_t(io.Pointer()), done) == 0 {
+		C.rados_aio_wait_for_complete(done)
+	}
 }
 
 func anyInvalid(image C.rbd_image_t, snapshots []uint64) (bool, error) {

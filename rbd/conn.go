@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -216,11 +217,21 @@ func (c *Conn) connectError(err error, hasConf bool) error {
 // FSID is the id of the cluster.
 func (c *Conn) FSID() string { return c.fsid }
 
+// abandoned are the connections that are left to the end of the process. go-ceph
+// shuts down those that nothing refers to, under the images that are open there.
+var abandoned struct {
+	sync.Mutex
+	conns []*rados.Conn
+}
+
 // Close ends the connection. Sources, views and targets made from it must be
 // done with. Where calls hang, or an image could not be closed, the connection
 // is left to the end of the process.
 func (c *Conn) Close() error {
 	if c.leaked.Load() || !c.calls.settle(grace) {
+		abandoned.Lock()
+		defer abandoned.Unlock()
+		abandoned.conns = append(abandoned.conns, c.rados)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), grace)

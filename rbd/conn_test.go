@@ -6,9 +6,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"weak"
+
+	"github.com/ceph/go-ceph/rados"
 
 	"backy/rbd/clustertest"
 )
@@ -203,5 +207,27 @@ func TestPermissionDenied(t *testing.T) {
 	l.conn = l.connect(Config{Conf: l.cluster.Conf(), ID: stranger})
 	if _, err = l.series("x").try(t.Context(), spec, DiffAuto); !errors.Is(err, ErrPermission) {
 		t.Errorf("backup as a stranger: %v, want ErrPermission", err)
+	}
+}
+
+// A connection that had to be left to the end of the process stays until then:
+// go-ceph shuts down one that is collected.
+func TestAbandonedConnectionStays(t *testing.T) {
+	r, err := rados.NewConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := weak.Make(r)
+	c := &Conn{rados: r}
+	c.leaked.Store(true)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, c = nil, nil
+	for range 3 {
+		runtime.GC()
+	}
+	if left.Value() == nil {
+		t.Error("it was collected")
 	}
 }

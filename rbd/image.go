@@ -72,9 +72,7 @@ const (
 // open opens an image, or with spec.Snap a snapshot of it. With an id it is the
 // image of that id, whatever its name has become.
 //
-// A snapshot is set on the open image, by its id: librbd 16.2 aborts the process
-// now and then when it opens an image at a snapshot that has an object map, in
-// a race within OpenRequest that the load of the machine brings out.
+// A snapshot is set on the open image, by its id: its name may be another's by then.
 func (c *Conn) open(ctx context.Context, spec Spec, id string, mode openMode) (*image, error) {
 	opener, name := rbd.OpenImage, spec.Image
 	switch {
@@ -146,6 +144,7 @@ func (im *image) close() error {
 // release closes the image, then its pool: the other order hangs for ever. It
 // blocks: see call.
 func (im *image) release() error {
+	settleCallbacks(im.io)
 	if err := im.rbd.Close(); err != nil {
 		im.conn.leaked.Store(true)
 		return im.conn.failed(err, "close %s", im.spec)

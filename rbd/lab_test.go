@@ -145,6 +145,7 @@ func (l *lab) withHandle(s Spec, open func(*rados.IOContext, string, string) (*r
 		l.must(i.SetSnapByID(id))
 	}
 	err = f(i)
+	settleCallbacks(io)
 	l.must(i.Close())
 	l.must(err)
 }

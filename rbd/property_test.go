@@ -327,14 +327,24 @@ func (h *history) run(spec Spec) {
 	h.Helper()
 	d := []Diff{DiffAuto, DiffAuto, DiffAuto, DiffExact, DiffNone}[h.IntN(5)]
 	h.note("backup %s by %s", spec, d)
+	before := h.levels()
+	var warned []string
 	level, err := engine.Backup(h.Context(), h.repo, h.name, h.conn.Source(spec, SourceOptions{Diff: d}), engine.BackupOptions{
 		Warn: func(format string, args ...any) {
 			if w := fmt.Sprintf(format, args...); !strings.Contains(w, "rbd object-map rebuild") {
-				h.Errorf("a warning: %s", w)
+				warned = append(warned, w)
 			}
 		},
 	})
 	h.must(err)
+	// Images this small change unusually much now and then.
+	var honest []string
+	for _, u := range engine.FindUnusual(level, before) {
+		honest = append(honest, fmt.Sprintf("%s level %s: %s", level.Name, level.Number, u))
+	}
+	if !slices.Equal(warned, honest) {
+		h.Errorf("warned of %q instead of %q", warned, honest)
+	}
 	o := level.Origin.RBD
 	h.note("  level %d from %d by %s, snapshot %s", level.Number, level.Base, level.Origin.Diff, o.Snapshot)
 	h.content[level.Number] = h.lab.content(spec.at(o.Snapshot))
