@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -22,6 +23,7 @@ import (
 type bench struct {
 	o      options
 	dir    string // below o.ram
+	osds   []string
 	report report
 }
 
@@ -62,7 +64,7 @@ type sample struct {
 	Seconds float64
 	CPU     float64 // seconds, user and system, of the command and its children; not of the cluster
 	Peak    int64   // bytes of the largest process
-	Read    int64   // bytes that the OSDs gave to it; -1: unknown
+	Read    int64   // bytes that the OSDs gave to it
 	Added   int64   // bytes by which its folder grew
 }
 
@@ -114,12 +116,16 @@ func command(ctx context.Context, script string, e env) *exec.Cmd {
 // the kernel counts the memory of whoever starts a program as that program's.
 func (b *bench) measure(ctx context.Context, script string, e env) (sample, error) {
 	figures := filepath.Join(b.dir, "figures")
-	before, read := folderSize(e["REPO"]), osdRead(ctx, e)
+	before := folderSize(e["REPO"])
+	read, err := b.osdRead(ctx, e)
+	if err != nil {
+		return sample{}, err
+	}
 	cmd := command(ctx, `env time -q -f '%U %S %M' -o `+figures+` bash -c "set -euo pipefail; $SCRIPT"`, e.with(env{"SCRIPT": script}))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	started := time.Now()
-	err := cmd.Run()
+	err = cmd.Run()
 	s := sample{Seconds: time.Since(started).Seconds()}
 	if err != nil {
 		return s, fmt.Errorf("%s: %w: %s", script, err, bytes.TrimSpace(stderr.Bytes()))
@@ -133,33 +139,41 @@ func (b *bench) measure(ctx context.Context, script string, e env) (sample, erro
 		return s, fmt.Errorf("what time says, %q: %w", text, err)
 	}
 	s.CPU, s.Peak = user+system, s.Peak<<10
-	s.Read = osdRead(ctx, e) - read
 	s.Added = folderSize(e["REPO"]) - before
-	return s, nil
+	now, err := b.osdRead(ctx, e)
+	s.Read = now - read
+	return s, err
 }
 
 // osdRead is how many bytes the OSDs have given to clients. Work without an
 // image asks no OSD.
-func osdRead(ctx context.Context, e env) (total int64) {
+func (b *bench) osdRead(ctx context.Context, e env) (total int64, err error) {
 	if e["IMAGE"] == "" {
-		return 0
+		return 0, nil
 	}
-	out, err := exec.CommandContext(ctx, "ceph", "osd", "ls").Output()
-	if err != nil {
-		return 0
+	if b.osds == nil {
+		out, err := b.shell(ctx, `ceph osd ls`, e)
+		if err != nil {
+			return 0, err
+		}
+		b.osds = strings.Fields(string(out))
 	}
-	for _, id := range bytes.Fields(out) {
-		out, err := exec.CommandContext(ctx, "ceph", "tell", "osd."+string(id), "perf", "dump").Output()
+	for _, id := range b.osds {
+		out, err := b.shell(ctx, `ceph tell osd.`+id+` perf dump osd op_out_bytes`, e)
+		if err != nil {
+			return 0, err
+		}
 		var dump struct {
 			OSD struct {
 				Out int64 `json:"op_out_bytes"`
 			} `json:"osd"`
 		}
-		if err == nil && json.Unmarshal(out, &dump) == nil {
-			total += dump.OSD.Out
+		if err := json.Unmarshal(out, &dump); err != nil {
+			return 0, fmt.Errorf("what osd.%s counted: %w", id, err)
 		}
+		total += dump.OSD.Out
 	}
-	return total
+	return total, nil
 }
 
 // folderSize is the sum of the files' lengths below a folder.

@@ -80,8 +80,11 @@ func fileName(s string) string {
 	return string(name)
 }
 
-// fresh gives a tool an empty repository.
+// fresh gives a tool an empty repository, if it has one.
 func (b *bench) fresh(ctx context.Context, t *tool, e env) error {
+	if e["REPO"] == "" {
+		return nil
+	}
 	if err := errors.Join(os.RemoveAll(e["REPO"]), os.RemoveAll(e["XDG_CACHE_HOME"])); err != nil {
 		return err
 	}
@@ -90,11 +93,11 @@ func (b *bench) fresh(ctx context.Context, t *tool, e env) error {
 }
 
 // play measures one work of each player, one after the other.
-func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after func(*tool, env) error) error {
+func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after func(context.Context, *tool, env) error) error {
 	for _, t := range b.players(r, run) {
 		te := b.envOf(t, e)
 		if before != nil {
-			if err := before(t, te); err != nil {
+			if err := before(ctx, t, te); err != nil {
 				return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
 			}
 		}
@@ -108,7 +111,7 @@ func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after 
 		fmt.Fprintf(os.Stderr, "%-30s %-30s %7.2f s  %7.2f s CPU  %5d MiB peak\n", r.work, t.name, s.Seconds, s.CPU, s.Peak>>20)
 		r.add(t.name, s)
 		if after != nil {
-			if err := after(t, te); err != nil {
+			if err := after(ctx, t, te); err != nil {
 				return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
 			}
 		}
@@ -116,8 +119,19 @@ func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after 
 	return nil
 }
 
+// warmSize is how many bytes each player backs up before anything counts.
+const warmSize = 64 << 20
+
+// warmUp lets each player do some work once, on little, so that what counts finds
+// the programs and their libraries in memory.
+func (b *bench) warmUp(ctx context.Context, work string, e env) error {
+	fmt.Fprintln(os.Stderr, "bench: a warm-up that does not count:")
+	return b.play(ctx, &row{work: work}, 1, e, b.fresh, nil)
+}
+
 const (
 	image    = "rbd/bench"
+	warm     = "rbd/bench-warm"
 	restored = "rbd/bench-restored"
 )
 
@@ -134,7 +148,7 @@ func benchRBD(ctx context.Context, b *bench) error {
 	fmt.Fprintf(os.Stderr, "bench: the image and its snapshots were made in %.0f s\n", time.Since(started).Seconds())
 	e := env{"IMAGE": image, "NEW": restored, "FILE": w.path, "N": fmt.Sprint(b.o.runs)}
 	steps := []func(context.Context, env) error{
-		b.firsts, b.increments, b.same, b.scrubs,
+		b.warmUpRBD, b.firsts, b.increments, b.same, b.scrubs,
 		func(ctx context.Context, e env) error { return b.own(ctx, w, e) },
 		b.makeRoom, b.restores,
 	}
@@ -146,17 +160,25 @@ func benchRBD(ctx context.Context, b *bench) error {
 	return nil
 }
 
+func (b *bench) warmUpRBD(ctx context.Context, e env) error {
+	e = e.with(env{"IMAGE": warm, "SNAP": "s0", "SIZE": fmt.Sprint(warmSize)})
+	_, err := b.shell(ctx, `rbd create --size ${SIZE}B $IMAGE
+rbd bench --io-type write --io-size 4M --io-total ${SIZE}B $IMAGE
+rbd snap create --no-progress $IMAGE@$SNAP`, e)
+	if err == nil {
+		err = b.warmUp(ctx, first, e)
+	}
+	if err == nil {
+		_, err = b.shell(ctx, `rbd snap purge --no-progress $IMAGE; rbd rm --no-progress $IMAGE; `+trimmed, e)
+	}
+	return err
+}
+
 func (b *bench) firsts(ctx context.Context, e env) error {
 	r := b.report.row(first)
-	fresh := func(t *tool, e env) error {
-		if e["REPO"] == "" {
-			return nil
-		}
-		return b.fresh(ctx, t, e)
-	}
 	// The qcow2 would take room until the restores, for which makeRoom makes one.
 	for run := 1; run <= b.o.runs; run++ {
-		if err := b.play(ctx, r, run, e.with(env{"SNAP": "s0"}), fresh, nil); err != nil {
+		if err := b.play(ctx, r, run, e.with(env{"SNAP": "s0"}), b.fresh, nil); err != nil {
 			return err
 		}
 	}
@@ -251,7 +273,7 @@ func (b *bench) restores(ctx context.Context, e env) error {
 			if run > 1 {
 				compare = ""
 			}
-			after := func(_ *tool, e env) error {
+			after := func(ctx context.Context, _ *tool, e env) error {
 				_, err := b.shell(ctx, compare+remove, e)
 				return err
 			}
@@ -270,14 +292,12 @@ func benchFile(ctx context.Context, b *bench) error {
 		return err
 	}
 	e := env{"FILE": w.path}
-	fresh := func(t *tool, e env) error {
-		if e["REPO"] == "" {
-			return nil
-		}
-		return b.fresh(ctx, t, e)
+	little := filepath.Join(b.o.work, "little")
+	if err := errors.Join(b.writeRandom(little, warmSize), b.warmUp(ctx, fileFirst, env{"FILE": little})); err != nil {
+		return err
 	}
 	for run := 1; run <= b.o.runs; run++ {
-		if err := b.play(ctx, b.report.row(fileFirst), run, e, fresh, nil); err != nil {
+		if err := b.play(ctx, b.report.row(fileFirst), run, e, b.fresh, nil); err != nil {
 			return err
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/zeebo/blake3"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -239,6 +240,7 @@ func short(block []byte) (sum [8]byte) {
 	return sum
 }
 
+// eachBlock reads the file but for its holes.
 func (w *work) eachBlock(fn func(i int, block []byte) error) error {
 	f, err := os.Open(w.path)
 	if err != nil {
@@ -247,6 +249,14 @@ func (w *work) eachBlock(fn func(i int, block []byte) error) error {
 	defer f.Close()
 	buffer := make([]byte, 4<<20)
 	for off := int64(0); off < imageSize; off += int64(len(buffer)) {
+		data, err := f.Seek(off, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		off = data - data%int64(len(buffer))
 		if _, err := f.ReadAt(buffer, off); err != nil {
 			return err
 		}
