@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -85,35 +86,47 @@ func (b *bench) fresh(ctx context.Context, t *tool, e env) error {
 	if e["REPO"] == "" {
 		return nil
 	}
-	if err := errors.Join(os.RemoveAll(e["REPO"]), os.RemoveAll(e["XDG_CACHE_HOME"])); err != nil {
+	if err := b.dismiss(t, e); err != nil {
 		return err
 	}
 	_, err := b.shell(ctx, t.scripts[prepare], e)
 	return err
 }
 
+// step is what comes before or after a tool's work, and is not measured.
+type step func(context.Context, *tool, env) error
+
 // play measures one work of each player, one after the other.
-func (b *bench) play(ctx context.Context, r *row, run int, e env, before, after func(context.Context, *tool, env) error) error {
+func (b *bench) play(ctx context.Context, r *row, run int, e env, before step) error {
 	for _, t := range b.players(r, run) {
-		te := b.envOf(t, e)
-		if before != nil {
-			if err := before(ctx, t, te); err != nil {
-				return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
-			}
+		if err := b.playOne(ctx, r, t, e, before, nil); err != nil {
+			return err
 		}
-		if b.o.prof && t.name == "backy" {
-			te = te.with(env{"BACKY_CPUPROFILE": filepath.Join(b.o.out, fileName(r.work)+".pprof")})
-		}
-		s, err := b.measure(ctx, t.scripts[r.work], te)
+	}
+	return nil
+}
+
+// playOne measures one work of one tool.
+func (b *bench) playOne(ctx context.Context, r *row, t *tool, e env, before, after step) error {
+	e = b.envOf(t, e)
+	if b.o.prof && t.name == "backy" {
+		e = e.with(env{"BACKY_CPUPROFILE": filepath.Join(b.o.out, fileName(r.work)+".pprof")})
+	}
+	work := func(ctx context.Context, t *tool, e env) error {
+		s, err := b.measure(ctx, t.scripts[r.work], e)
 		if err != nil {
-			return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
+			return err
 		}
 		fmt.Fprintf(os.Stderr, "%-30s %-30s %7.2f s  %7.2f s CPU  %5d MiB peak\n", r.work, t.name, s.Seconds, s.CPU, s.Peak>>20)
 		r.add(t.name, s)
-		if after != nil {
-			if err := after(ctx, t, te); err != nil {
-				return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
-			}
+		return nil
+	}
+	for _, do := range []step{before, work, after} {
+		if do == nil {
+			continue
+		}
+		if err := do(ctx, t, e); err != nil {
+			return fmt.Errorf("%s, %s: %w", r.work, t.name, err)
 		}
 	}
 	return nil
@@ -126,7 +139,7 @@ const warmSize = 64 << 20
 // the programs and their libraries in memory.
 func (b *bench) warmUp(ctx context.Context, work string, e env) error {
 	fmt.Fprintln(os.Stderr, "bench: a warm-up that does not count:")
-	return b.play(ctx, &row{work: work}, 1, e, b.fresh, nil)
+	return b.play(ctx, &row{work: work}, 1, e, b.fresh)
 }
 
 const (
@@ -176,9 +189,9 @@ rbd snap create --no-progress $IMAGE@$SNAP`, e)
 
 func (b *bench) firsts(ctx context.Context, e env) error {
 	r := b.report.row(first)
-	// The qcow2 would take room until the restores, for which makeRoom makes one.
+	// The qcow2 would take room until the restores, for which ready makes one.
 	for run := 1; run <= b.o.runs; run++ {
-		if err := b.play(ctx, r, run, e.with(env{"SNAP": "s0"}), b.fresh, nil); err != nil {
+		if err := b.play(ctx, r, run, e.with(env{"SNAP": "s0"}), b.fresh); err != nil {
 			return err
 		}
 	}
@@ -189,7 +202,7 @@ func (b *bench) increments(ctx context.Context, e env) error {
 	r := b.report.row(increment)
 	for run := 1; run <= b.o.runs; run++ {
 		snaps := env{"SNAP": fmt.Sprint("s", run), "PREV": fmt.Sprint("s", run-1)}
-		if err := b.play(ctx, r, run, e.with(snaps), nil, nil); err != nil {
+		if err := b.play(ctx, r, run, e.with(snaps), nil); err != nil {
 			return err
 		}
 	}
@@ -199,7 +212,7 @@ func (b *bench) increments(ctx context.Context, e env) error {
 func (b *bench) same(ctx context.Context, e env) error {
 	r := b.report.row(unchanged)
 	for run := 1; run <= b.o.runs; run++ {
-		if err := b.play(ctx, r, run, e.with(env{"SNAP": "s" + e["N"]}), nil, nil); err != nil {
+		if err := b.play(ctx, r, run, e.with(env{"SNAP": "s" + e["N"]}), nil); err != nil {
 			return err
 		}
 	}
@@ -209,7 +222,7 @@ func (b *bench) same(ctx context.Context, e env) error {
 func (b *bench) scrubs(ctx context.Context, e env) error {
 	r := b.report.row(scrub)
 	for run := 1; run <= b.o.runs; run++ {
-		if err := b.play(ctx, r, run, e, nil, nil); err != nil {
+		if err := b.play(ctx, r, run, e, nil); err != nil {
 			return err
 		}
 	}
@@ -228,7 +241,7 @@ func (b *bench) own(ctx context.Context, w *work, e env) error {
 		if err := importDiff(ctx, image, "", imageSize, w.rewrites); err != nil {
 			return err
 		}
-		if err := b.play(ctx, r, run, e, nil, nil); err != nil {
+		if err := b.play(ctx, r, run, e, nil); err != nil {
 			return err
 		}
 		if b.o.with == nil || b.o.with[pipe] {
@@ -246,43 +259,76 @@ func (b *bench) own(ctx context.Context, w *work, e env) error {
 // trimmed waits until removed snapshots take no memory, nor the OSD's time.
 const trimmed = `while ceph osd pool ls detail | grep -q removed_snaps_queue; do sleep 1; done`
 
-// makeRoom removes the image, which restores do without, so that the restored
-// one has room beside the repositories.
+// makeRoom removes the image, which restores do without: an OSD in memory takes
+// up to twice what the image holds.
 func (b *bench) makeRoom(ctx context.Context, e env) error {
-	if _, err := b.shell(ctx, `rbd snap purge --no-progress $IMAGE; rbd rm --no-progress $IMAGE; `+trimmed, e); err != nil {
-		return err
-	}
-	t := toolNamed(qemu)
-	if !b.plays(t, toRBD) {
-		return nil
-	}
-	_, err := b.shell(ctx, t.scripts[prepare]+"\n"+toQcow2+` $FILE $REPO/image.qcow2`, b.envOf(t, e))
+	_, err := b.shell(ctx, `rbd snap purge --no-progress $IMAGE; rbd rm --no-progress $IMAGE; `+trimmed, e)
 	return err
 }
 
-// restores measures restoring the last snapshot, to an image and to a file. What
-// each restored at first is compared.
+// restores measures restoring the last snapshot, to an image and to a file. A
+// tool whose first run has told enough leaves with its repository, which makes
+// room for the raw image in the page cache.
 func (b *bench) restores(ctx context.Context, e env) error {
-	for _, work := range []string{toRBD, toFile} {
-		r := b.report.row(work)
-		for run := 1; run <= b.o.runs; run++ {
-			compare, remove := `cmp $OUT $FILE; `, `rm -f $OUT`
-			if work == toRBD {
-				compare, remove = `rbd export --no-progress $NEW - | cmp - $FILE; `, `rbd snap purge --no-progress $NEW; rbd rm --no-progress $NEW; `+trimmed
+	rows := []*row{b.report.row(toRBD), b.report.row(toFile)}
+	for run := 1; run <= b.o.runs; run++ {
+		for _, t := range tools {
+			for _, r := range rows {
+				if !slices.Contains(b.players(r, run), t) {
+					continue
+				}
+				if err := b.playOne(ctx, r, t, e, b.ready, b.compareAndRemove(r, run)); err != nil {
+					return err
+				}
 			}
-			if run > 1 {
-				compare = ""
+			again := func(r *row) bool { return run < b.o.runs && slices.Contains(b.players(r, run+1), t) }
+			if slices.ContainsFunc(rows, again) {
+				continue
 			}
-			after := func(ctx context.Context, _ *tool, e env) error {
-				_, err := b.shell(ctx, compare+remove, e)
-				return err
-			}
-			if err := b.play(ctx, r, run, e, nil, after); err != nil {
+			if err := b.dismiss(t, e); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// ready makes what a tool restores from, if that is not there yet: the qcow2 of
+// the last snapshot, and the raw image in the page cache.
+func (b *bench) ready(ctx context.Context, t *tool, e env) (err error) {
+	image := filepath.Join(e["REPO"], "image.qcow2")
+	switch _, statErr := os.Stat(image); {
+	case t.name == qemu && statErr != nil:
+		_, err = b.shell(ctx, t.scripts[prepare]+"\n"+toQcow2+` $FILE `+image, e)
+	case e["REPO"] == "":
+		_, err = b.shell(ctx, `cat $FILE > /dev/null`, e)
+	}
+	return err
+}
+
+// compareAndRemove holds what a tool's first run restored against the raw image,
+// and removes it.
+func (b *bench) compareAndRemove(r *row, run int) step {
+	compare, remove := `cmp $OUT $FILE; `, `rm -f $OUT`
+	if r.work == toRBD {
+		compare, remove = `rbd export --no-progress $NEW - | cmp - $FILE; `, `rbd snap purge --no-progress $NEW; rbd rm --no-progress $NEW; `+trimmed
+	}
+	if run > 1 {
+		compare = ""
+	}
+	return func(ctx context.Context, _ *tool, e env) error {
+		_, err := b.shell(ctx, compare+remove, e)
+		return err
+	}
+}
+
+// dismiss removes what a tool has in RAM.
+func (b *bench) dismiss(t *tool, e env) error {
+	e = b.envOf(t, e)
+	if e["REPO"] == "" {
+		return nil
+	}
+	return errors.Join(os.RemoveAll(e["REPO"]), os.RemoveAll(e["XDG_CACHE_HOME"]))
 }
 
 // benchFile measures the raw image as a file.
@@ -297,7 +343,7 @@ func benchFile(ctx context.Context, b *bench) error {
 		return err
 	}
 	for run := 1; run <= b.o.runs; run++ {
-		if err := b.play(ctx, b.report.row(fileFirst), run, e, b.fresh, nil); err != nil {
+		if err := b.play(ctx, b.report.row(fileFirst), run, e, b.fresh); err != nil {
 			return err
 		}
 	}
@@ -305,10 +351,10 @@ func benchFile(ctx context.Context, b *bench) error {
 		if err := w.change(ctx, run); err != nil {
 			return err
 		}
-		if err := b.play(ctx, b.report.row(fileChanged), run, e, nil, nil); err != nil {
+		if err := b.play(ctx, b.report.row(fileChanged), run, e, nil); err != nil {
 			return err
 		}
-		if err := b.play(ctx, b.report.row(fileSame), run, e, nil, nil); err != nil {
+		if err := b.play(ctx, b.report.row(fileSame), run, e, nil); err != nil {
 			return err
 		}
 	}

@@ -200,12 +200,14 @@ func (w *work) change(ctx context.Context, n int) error {
 		total += info.Size()
 		fmt.Fprintf(&script, "write %s /new%d/f%d\n", path, n, len(w.more))
 	}
-	gone := w.folders[0]
-	for _, name := range gone {
-		fmt.Fprintf(&script, "rm %s\n", name)
+	if len(w.folders) > 0 {
+		gone := w.folders[0]
+		for _, name := range gone {
+			fmt.Fprintf(&script, "rm %s\n", name)
+		}
+		fmt.Fprintf(&script, "rmdir %s\n", filepath.Dir(gone[0]))
+		w.folders = w.folders[1:]
 	}
-	fmt.Fprintf(&script, "rmdir %s\n", filepath.Dir(gone[0]))
-	w.folders = w.folders[1:]
 	if err := w.debugfs(ctx, script.String()); err != nil {
 		return err
 	}
