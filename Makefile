@@ -62,16 +62,16 @@ test: deps ## install what is missing and run all checks and tests on a cluster 
 
 # The headers may have come after this Makefile was read: verify and the like run in a make of their own.
 verify:
-	docker/cluster.sh with --size 8G -- $(GO) test -timeout 9m ./...
-	$(GO) test -race -timeout 9m -skip 'Schedules|Powercut' ./hints ./store/...
-	$(GO) test -race -timeout 9m -run 'Stream|Dedup|Beside|TwoGCs|DeepScrub' ./engine
+	docker/cluster.sh with --size 8G -- $(GO) test -timeout 20m ./...
+	$(GO) test -race -timeout 20m -skip 'Schedules|Powercut' ./hints ./store/...
+	$(GO) test -race -timeout 20m -run 'Stream|Dedup|Beside|TwoGCs|DeepScrub' ./engine
 
 test-other: ## run the tests of rbd on the other Debian release: Ceph 18.2 on Debian 12, else 16.2
 	docker/other.sh make verify-rbd
 
 # Only a run that is made anew tells whether the cluster still does it.
 verify-rbd: headers
-	docker/cluster.sh with --size 8G -- $(GO) test -count 1 -timeout 9m ./rbd/...
+	docker/cluster.sh with --size 8G -- $(GO) test -count 1 -timeout 20m ./rbd/...
 
 # Each part is one that tries more the longer it may.
 soak: headers ## try for hours what make test tries for minutes: schedules, faults, flips, kills
