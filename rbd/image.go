@@ -72,7 +72,8 @@ const (
 // open opens an image, or with spec.Snap a snapshot of it. With an id it is the
 // image of that id, whatever its name has become.
 //
-// A snapshot is set on the open image, by its id: its name may be another's by then.
+// A snapshot is set on the open image, by its id, once the list has told that it
+// is a user's.
 func (c *Conn) open(ctx context.Context, spec Spec, id string, mode openMode) (*image, error) {
 	opener, name := rbd.OpenImage, spec.Image
 	switch {

@@ -86,7 +86,7 @@ func (b *bench) fresh(ctx context.Context, t *tool, e env) error {
 	if e["REPO"] == "" {
 		return nil
 	}
-	if err := b.dismiss(t, e); err != nil {
+	if err := dismiss(e); err != nil {
 		return err
 	}
 	_, err := b.shell(ctx, t.scripts[prepare], e)
@@ -285,7 +285,7 @@ func (b *bench) restores(ctx context.Context, e env) error {
 			if slices.ContainsFunc(rows, again) {
 				continue
 			}
-			if err := b.dismiss(t, e); err != nil {
+			if err := dismiss(b.envOf(t, e)); err != nil {
 				return err
 			}
 		}
@@ -322,13 +322,9 @@ func (b *bench) compareAndRemove(r *row, run int) step {
 	}
 }
 
-// dismiss removes what a tool has in RAM.
-func (b *bench) dismiss(t *tool, e env) error {
-	e = b.envOf(t, e)
-	if e["REPO"] == "" {
-		return nil
-	}
-	return errors.Join(os.RemoveAll(e["REPO"]), os.RemoveAll(e["XDG_CACHE_HOME"]))
+// dismiss removes what a tool has in RAM, whose environment it is given.
+func dismiss(e env) error {
+	return errors.Join(os.RemoveAll(e["REPO"]), os.RemoveAll(e["XDG_CACHE_HOME"])) // "" is no folder, and no error
 }
 
 // benchFile measures the raw image as a file.
