@@ -266,23 +266,30 @@ func (b *bench) makeRoom(ctx context.Context, e env) error {
 	return err
 }
 
-// restores measures restoring the last snapshot, to an image and to a file. A
-// tool whose first run has told enough leaves with its repository, which makes
-// room for the raw image in the page cache.
+// restores measures restoring the last snapshot, to a file and to an image. A
+// tool that is done leaves with its repository, and the raw image finds room in
+// the page cache.
 func (b *bench) restores(ctx context.Context, e env) error {
-	rows := []*row{b.report.row(toRBD), b.report.row(toFile)}
+	r := b.report.row(toFile)
+	for run := 1; run <= b.o.runs; run++ {
+		for _, t := range b.players(r, run) {
+			if err := b.playOne(ctx, r, t, e, b.ready, b.compareAndRemove(r, run)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.RemoveAll(b.envOf(toolNamed(qemu), e)["REPO"]); err != nil {
+		return err
+	}
+	r = b.report.row(toRBD)
 	for run := 1; run <= b.o.runs; run++ {
 		for _, t := range tools {
-			for _, r := range rows {
-				if !slices.Contains(b.players(r, run), t) {
-					continue
-				}
+			if slices.Contains(b.players(r, run), t) {
 				if err := b.playOne(ctx, r, t, e, b.ready, b.compareAndRemove(r, run)); err != nil {
 					return err
 				}
 			}
-			again := func(r *row) bool { return run < b.o.runs && slices.Contains(b.players(r, run+1), t) }
-			if slices.ContainsFunc(rows, again) {
+			if run < b.o.runs && slices.Contains(b.players(r, run+1), t) {
 				continue
 			}
 			if err := dismiss(b.envOf(t, e)); err != nil {

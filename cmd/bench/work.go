@@ -63,18 +63,21 @@ func (b *bench) makeWork(ctx context.Context) (*work, error) {
 	var script strings.Builder
 	fmt.Fprintf(&script, "write %s random\n", random)
 	var total int64
-	for i := 0; total < content && i < len(files); i++ {
-		if i%folderFiles == 0 {
+	written := 0
+	for ; total < content && written < len(files); written++ {
+		if written%folderFiles == 0 {
 			w.folders = append(w.folders, nil)
 			fmt.Fprintf(&script, "mkdir /d%d\n", len(w.folders)-1)
 		}
-		f := files[i]
+		f := files[written]
 		total += f.size
 		last := len(w.folders) - 1
-		name := fmt.Sprintf("/d%d/f%d", last, i)
+		name := fmt.Sprintf("/d%d/f%d", last, written)
 		w.folders[last] = append(w.folders[last], name)
 		fmt.Fprintf(&script, "write %s %s\n", f.path, name)
-		w.more = pathsOf(files[i+1:])
+	}
+	for _, f := range files[written:] {
+		w.more = append(w.more, f.path)
 	}
 	if err := w.debugfs(ctx, script.String()); err != nil {
 		return nil, err
@@ -88,13 +91,6 @@ func (b *bench) makeWork(ctx context.Context) (*work, error) {
 type realFile struct {
 	path string
 	size int64
-}
-
-func pathsOf(files []realFile) (list []string) {
-	for _, f := range files {
-		list = append(list, f.path)
-	}
-	return list
 }
 
 // realFiles finds files of this system: programs, libraries, documents, source.
