@@ -1,6 +1,10 @@
 package engine
 
-import "sync"
+import (
+	"sync"
+
+	"backy/store/hugepage"
+)
 
 // bufferBytes holds a unit, and leaves room for a codec that needs a little
 // more than it ends up with.
@@ -23,7 +27,7 @@ func getBuffer(n int) []byte {
 	defer buffers.mu.Unlock()
 	last := len(buffers.free) - 1
 	if last < 0 {
-		return make([]byte, n, bufferBytes)
+		return hugepage.Make(n, bufferBytes)
 	}
 	p := buffers.free[last]
 	buffers.free = buffers.free[:last]

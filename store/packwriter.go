@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+
+	"backy/store/hugepage"
 )
 
 // Sizes at which packs are closed, in bytes of frames.
@@ -40,7 +42,7 @@ func (b *packBuilder) append(e Encoded, t FrameType) (index uint32) {
 	})
 	if need := len(b.frames) + frameHeaderSize + len(e.Stored); need > cap(b.frames) && need > 1<<20 {
 		// What has become large will become full: grow once.
-		b.frames = append(make([]byte, 0, max(need, b.full)), b.frames...)
+		b.frames = append(hugepage.Make(0, max(need, b.full)), b.frames...)
 	}
 	b.frames = appendFrameHeader(b.frames, index, &b.entries[index])
 	b.frames = append(b.frames, e.Stored...)
