@@ -268,28 +268,35 @@ func (b *bench) makeRoom(ctx context.Context, e env) error {
 
 // restores measures restoring the last snapshot, to a file and to an image. A
 // tool that is done leaves with its repository, and the raw image finds room in
-// the page cache.
+// the page cache. What has no repository yet, the qcow2, comes last.
 func (b *bench) restores(ctx context.Context, e env) error {
-	r := b.report.row(toFile)
-	for run := 1; run <= b.o.runs; run++ {
-		for _, t := range b.players(r, run) {
-			if err := b.playOne(ctx, r, t, e, b.ready, b.compareAndRemove(r, run)); err != nil {
-				return err
-			}
-		}
-	}
-	if err := os.RemoveAll(b.envOf(toolNamed(qemu), e)["REPO"]); err != nil {
+	late := func(t *tool) bool { return t.name == qemu }
+	kept := slices.DeleteFunc(slices.Clone(tools), late)
+	if err := b.restoreRow(ctx, b.report.row(toFile), kept, e, false); err != nil {
 		return err
 	}
-	r = b.report.row(toRBD)
+	if err := b.restoreRow(ctx, b.report.row(toRBD), kept, e, true); err != nil {
+		return err
+	}
+	last := []*tool{toolNamed(qemu)}
+	if err := b.restoreRow(ctx, b.report.row(toFile), last, e, false); err != nil {
+		return err
+	}
+	return b.restoreRow(ctx, b.report.row(toRBD), last, e, true)
+}
+
+// restoreRow measures one kind of restore by some of the tools. With leave, a
+// tool's repository goes when its last run is over.
+func (b *bench) restoreRow(ctx context.Context, r *row, some []*tool, e env, leave bool) error {
 	for run := 1; run <= b.o.runs; run++ {
-		for _, t := range tools {
+		for _, t := range some {
 			if slices.Contains(b.players(r, run), t) {
 				if err := b.playOne(ctx, r, t, e, b.ready, b.compareAndRemove(r, run)); err != nil {
 					return err
 				}
 			}
-			if run < b.o.runs && slices.Contains(b.players(r, run+1), t) {
+			again := run < b.o.runs && slices.Contains(b.players(r, run+1), t)
+			if again || !leave {
 				continue
 			}
 			if err := dismiss(b.envOf(t, e)); err != nil {
