@@ -270,7 +270,15 @@ func (w *work) eachBlock(fn func(i int, block []byte) error) error {
 // snapshots imports the image and makes snapshots s0 to s<n>, a change between
 // each and the next.
 func (b *bench) snapshots(ctx context.Context, w *work, image string, n int) error {
-	if _, err := b.shell(ctx, `rbd import --no-progress $FILE $IMAGE; rbd snap create --no-progress $IMAGE@s0`, env{"FILE": w.path, "IMAGE": image}); err != nil {
+	e := env{"FILE": w.path, "IMAGE": image}
+	if _, err := b.shell(ctx, `rbd import --no-progress $FILE $IMAGE`, e); err != nil {
+		return err
+	}
+	pool, _, _ := strings.Cut(image, "/")
+	if err := b.touchAll(pool); err != nil {
+		return err
+	}
+	if _, err := b.shell(ctx, `rbd snap create --no-progress $IMAGE@s0`, e); err != nil {
 		return err
 	}
 	for i := 1; i <= n; i++ {
@@ -280,6 +288,28 @@ func (b *bench) snapshots(ctx context.Context, w *work, image string, n int) err
 		if err := importDiff(ctx, image, fmt.Sprint("s", i), imageSize, w.changed); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// touchAll sets an attribute of all objects of a pool. An OSD in memory holds an
+// object that came in one write twice until its attributes change: MemStore's
+// point into a copy of the whole transaction.
+func (b *bench) touchAll(pool string) error {
+	if err := b.connect(); err != nil {
+		return err
+	}
+	io, err := b.rados.OpenIOContext(pool)
+	if err != nil {
+		return fmt.Errorf("open the pool %s: %w", pool, err)
+	}
+	defer io.Destroy()
+	var failed error
+	err = io.ListObjects(func(object string) {
+		failed = errors.Join(failed, io.SetXattr(object, "bench", []byte("touched")))
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("touch the objects of pool %s: %w", pool, err)
 	}
 	return nil
 }
