@@ -14,18 +14,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
-
-	"github.com/ceph/go-ceph/rados"
 )
 
 // bench is one run of the program.
 type bench struct {
 	o      options
-	dir    string      // below o.ram
-	rados  *rados.Conn // nil until connect
-	osds   []int
+	dir    string // below o.ram
+	osds   []string
 	report report
 }
 
@@ -119,7 +117,7 @@ func command(ctx context.Context, script string, e env) *exec.Cmd {
 func (b *bench) measure(ctx context.Context, script string, e env) (sample, error) {
 	figures := filepath.Join(b.dir, "figures")
 	before := folderSize(e["REPO"])
-	read, err := b.osdRead(e)
+	read, err := b.osdRead(ctx, e)
 	if err != nil {
 		return sample{}, err
 	}
@@ -142,63 +140,40 @@ func (b *bench) measure(ctx context.Context, script string, e env) (sample, erro
 	}
 	s.CPU, s.Peak = user+system, s.Peak<<10
 	s.Added = folderSize(e["REPO"]) - before
-	now, err := b.osdRead(e)
+	now, err := b.osdRead(ctx, e)
 	s.Read = now - read
 	return s, err
 }
 
 // osdRead is how many bytes the OSDs have given to clients. Work without an
 // image asks no OSD.
-func (b *bench) osdRead(e env) (total int64, err error) {
+func (b *bench) osdRead(ctx context.Context, e env) (total int64, err error) {
 	if e["IMAGE"] == "" {
 		return 0, nil
 	}
-	if err := b.connect(); err != nil {
-		return 0, err
+	if b.osds == nil {
+		out, err := b.shell(ctx, `ceph osd ls`, e)
+		if err != nil {
+			return 0, err
+		}
+		b.osds = strings.Fields(string(out))
 	}
-	ask := []byte(`{"prefix": "perf dump", "logger": "osd", "counter": "op_out_bytes", "format": "json"}`)
 	for _, id := range b.osds {
-		out, _, err := b.rados.OsdCommand(id, [][]byte{ask})
+		out, err := b.shell(ctx, `ceph tell osd.`+id+` perf dump osd op_out_bytes`, e)
+		if err != nil {
+			return 0, err
+		}
 		var dump struct {
 			OSD struct {
 				Out int64 `json:"op_out_bytes"`
 			} `json:"osd"`
 		}
-		if err == nil {
-			err = json.Unmarshal(out, &dump)
-		}
-		if err != nil {
-			return 0, fmt.Errorf("ask osd.%d what it has counted: %w", id, err)
+		if err := json.Unmarshal(out, &dump); err != nil {
+			return 0, fmt.Errorf("what osd.%s counted: %w", id, err)
 		}
 		total += dump.OSD.Out
 	}
 	return total, nil
-}
-
-// connect makes the connection by which the OSDs are asked, once, and lists them.
-func (b *bench) connect() error {
-	if b.rados != nil {
-		return nil
-	}
-	conn, err := rados.NewConn()
-	if err == nil {
-		err = conn.ReadDefaultConfigFile()
-	}
-	if err == nil {
-		err = conn.Connect()
-	}
-	if err != nil {
-		return fmt.Errorf("connect to the cluster: %w", err)
-	}
-	out, _, err := conn.MonCommand([]byte(`{"prefix": "osd ls", "format": "json"}`))
-	if err == nil {
-		err = json.Unmarshal(out, &b.osds)
-	}
-	if err != nil {
-		return fmt.Errorf("list the OSDs: %w", err)
-	}
-	b.rados = conn
-	return nil
 }
 
 // folderSize is the sum of the files' lengths below a folder.

@@ -274,8 +274,7 @@ func (b *bench) snapshots(ctx context.Context, w *work, image string, n int) err
 	if _, err := b.shell(ctx, `rbd import --no-progress $FILE $IMAGE`, e); err != nil {
 		return err
 	}
-	pool, _, _ := strings.Cut(image, "/")
-	if err := b.touchAll(pool); err != nil {
+	if _, err := b.shell(ctx, touchAll, e); err != nil {
 		return err
 	}
 	if _, err := b.shell(ctx, `rbd snap create --no-progress $IMAGE@s0`, e); err != nil {
@@ -292,27 +291,16 @@ func (b *bench) snapshots(ctx context.Context, w *work, image string, n int) err
 	return nil
 }
 
-// touchAll sets an attribute of all objects of a pool. An OSD in memory holds an
-// object that came in one write twice until its attributes change: MemStore's
-// point into a copy of the whole transaction.
-func (b *bench) touchAll(pool string) error {
-	if err := b.connect(); err != nil {
-		return err
-	}
-	io, err := b.rados.OpenIOContext(pool)
-	if err != nil {
-		return fmt.Errorf("open the pool %s: %w", pool, err)
-	}
-	defer io.Destroy()
-	var failed error
-	err = io.ListObjects(func(object string) {
-		failed = errors.Join(failed, io.SetXattr(object, "bench", []byte("touched")))
-	})
-	if err = errors.Join(err, failed); err != nil {
-		return fmt.Errorf("touch the objects of pool %s: %w", pool, err)
-	}
-	return nil
-}
+// touchAll sets an attribute of all objects of an image's pool. An OSD in memory
+// holds an object that came in one write twice until its attributes change:
+// MemStore's point into a copy of the whole transaction.
+const touchAll = `/usr/bin/python3 -c '
+import os, rados
+with rados.Rados(conffile=os.environ["CEPH_CONF"]) as cluster:
+    with cluster.open_ioctx(os.environ["IMAGE"].split("/")[0]) as pool:
+        for object in pool.list_objects():
+            object.set_xattr("bench", b"touched")
+'`
 
 // changed gives the blocks that changed since the last call.
 func (w *work) changed(put func(off int64, block []byte) error) error {
