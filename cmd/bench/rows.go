@@ -30,7 +30,7 @@ func (r *row) add(tool string, s sample) {
 }
 
 // decided reports whether one run of a tool has told enough: it took twice as
-// long as backy, or no target names the tool. Increments go on from the last, but
+// long as backy, or it is qemu-img, which no target names. Increments go on from the last, but
 // for those of backup systems, which take up any.
 func (r *row) decided(tool string) bool {
 	if r.work == fileChanged || r.work == increment && !slices.Contains(systems, tool) {
@@ -285,23 +285,19 @@ func (b *bench) makeRoom(ctx context.Context, e env) error {
 // the page cache. What has no repository yet, the qcow2, comes last.
 func (b *bench) restores(ctx context.Context, e env) error {
 	late := func(t *tool) bool { return t.name == qemu }
-	kept := slices.DeleteFunc(slices.Clone(tools), late)
-	if err := b.restoreRow(ctx, b.report.row(toFile), kept, e, false); err != nil {
-		return err
+	for _, some := range [][]*tool{slices.DeleteFunc(slices.Clone(tools), late), {toolNamed(qemu)}} {
+		for _, work := range []string{toFile, toRBD} {
+			if err := b.restoreRow(ctx, b.report.row(work), some, e); err != nil {
+				return err
+			}
+		}
 	}
-	if err := b.restoreRow(ctx, b.report.row(toRBD), kept, e, true); err != nil {
-		return err
-	}
-	last := []*tool{toolNamed(qemu)}
-	if err := b.restoreRow(ctx, b.report.row(toFile), last, e, false); err != nil {
-		return err
-	}
-	return b.restoreRow(ctx, b.report.row(toRBD), last, e, true)
+	return nil
 }
 
-// restoreRow measures one kind of restore by some of the tools. With leave, a
-// tool's repository goes when its last run is over.
-func (b *bench) restoreRow(ctx context.Context, r *row, some []*tool, e env, leave bool) error {
+// restoreRow measures one kind of restore by some of the tools. After its last
+// restore to an image a tool leaves.
+func (b *bench) restoreRow(ctx context.Context, r *row, some []*tool, e env) error {
 	for run := 1; run <= b.o.runs; run++ {
 		for _, t := range some {
 			if slices.Contains(b.players(r, run), t) {
@@ -310,7 +306,7 @@ func (b *bench) restoreRow(ctx context.Context, r *row, some []*tool, e env, lea
 				}
 			}
 			again := run < b.o.runs && slices.Contains(b.players(r, run+1), t)
-			if again || !leave {
+			if again || r.work != toRBD {
 				continue
 			}
 			if err := dismiss(b.envOf(t, e)); err != nil {

@@ -270,14 +270,8 @@ func (w *work) eachBlock(fn func(i int, block []byte) error) error {
 // snapshots imports the image and makes snapshots s0 to s<n>, a change between
 // each and the next.
 func (b *bench) snapshots(ctx context.Context, w *work, image string, n int) error {
-	e := env{"FILE": w.path, "IMAGE": image}
-	if _, err := b.shell(ctx, `rbd import --no-progress $FILE $IMAGE`, e); err != nil {
-		return err
-	}
-	if _, err := b.shell(ctx, touchAll, e); err != nil {
-		return err
-	}
-	if _, err := b.shell(ctx, `rbd snap create --no-progress $IMAGE@s0`, e); err != nil {
+	script := "rbd import --no-progress $FILE $IMAGE\n" + touchAll + "\nrbd snap create --no-progress $IMAGE@s0"
+	if _, err := b.shell(ctx, script, env{"FILE": w.path, "IMAGE": image}); err != nil {
 		return err
 	}
 	for i := 1; i <= n; i++ {
