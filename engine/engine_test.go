@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,9 @@ type disk struct {
 	finished bool
 	aborted  bool
 	fail     error
+
+	writeSize int64          // 0: 4 MiB
+	writes    []hints.Extent // as they came
 }
 
 func (d *disk) Prepare(_ context.Context, l store.Level) (bool, error) {
@@ -93,6 +97,7 @@ func (d *disk) WriteAt(p []byte, off int64) (int, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.writes = append(d.writes, hints.Extent{Offset: off, Length: int64(len(p)), Exists: true})
 	return copy(d.data[off:], p), nil
 }
 
@@ -102,6 +107,8 @@ func (d *disk) Zero(off, n int64) error {
 	clear(d.data[off : off+n])
 	return nil
 }
+
+func (d *disk) WriteSize() int64 { return cmp.Or(d.writeSize, 4<<20) }
 
 func (d *disk) Finish(context.Context) error { d.finished = true; return nil }
 func (d *disk) Abort(context.Context) error  { d.aborted = true; return nil }

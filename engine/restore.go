@@ -39,7 +39,8 @@ type restore struct {
 	repo    *store.Repository
 	level   *store.Level
 	target  Target
-	zeroed  bool // the target reads as zeros where nothing is written
+	zeroed  bool  // the target reads as zeros where nothing is written
+	unit    int64 // chunks of a piece
 	o       RestoreOptions
 	written atomic.Int64
 	holes   atomic.Int64
@@ -65,6 +66,7 @@ func Restore(ctx context.Context, repo *store.Repository, level store.Level, t T
 	started := time.Now()
 	r := newRestore(repo, &level, o)
 	r.target = t
+	r.unit = max(min(t.WriteSize(), unitBytes)/level.ChunkSize, 1)
 	defer repo.Lease(ctx, &level)()
 	if err := r.refuseDamaged(ctx); err != nil {
 		return RestoreReport{}, err
@@ -113,7 +115,7 @@ func newRestore(repo *store.Repository, level *store.Level, o RestoreOptions) *r
 		o.Progress = &Progress{}
 	}
 	o.Progress.Total.Store(level.Size)
-	return &restore{repo: repo, level: level, o: o}
+	return &restore{repo: repo, level: level, o: o, unit: unitBytes / level.ChunkSize}
 }
 
 func (r *restore) report(started time.Time) RestoreReport {
@@ -231,15 +233,14 @@ func (r *restore) extents(chunks []hints.Range) []hints.Extent {
 	return hints.Normalize(list)
 }
 
-// holeUnits bounds a hole handed to the target at once, so that several are
+// holeBytes bounds a hole handed to the target at once, so that several are
 // zeroed at a time and a cancelled restore ends soon.
-const holeUnits = 64
+const holeBytes = 64 * unitBytes
 
 // produce walks the level's map and emits it all, holes as wide as they are.
 func (r *restore) produce(ctx context.Context, emit func(*piece) error) error {
 	m := r.level.Map()
 	c := r.repo.Cursor(m)
-	perUnit := int64(unitBytes) / r.level.ChunkSize
 	skipped := int64(0) // there is nothing to be had before this position
 	at := func(pos int64) (leaf store.Leaf, err error) {
 		if pos >= skipped {
@@ -258,15 +259,15 @@ func (r *restore) produce(ctx context.Context, emit func(*piece) error) error {
 			return err
 		}
 		if leaf.Refs == nil {
-			end := min(leaf.End(), pos+holeUnits*perUnit)
+			end := min(leaf.End(), pos+holeBytes/r.level.ChunkSize)
 			if err := emit(&piece{first: pos, count: end - pos}); err != nil {
 				return err
 			}
 			pos = end
 			continue
 		}
-		// A leaf may be more or less than a unit.
-		end := min((pos/perUnit+1)*perUnit, m.Chunks)
+		// A leaf may be more or less than that.
+		end := min((pos/r.unit+1)*r.unit, m.Chunks)
 		p := &piece{first: pos, count: end - pos, refs: make([]store.Ref, end-pos)}
 		for pos < end {
 			if leaf, err = at(pos); err != nil {

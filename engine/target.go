@@ -16,6 +16,11 @@ type Target interface {
 	// already, so that holes need no work.
 	Prepare(ctx context.Context, level store.Level) (zeroed bool, err error)
 
+	// WriteSize is how long writes suit the target best, in bytes: those of a
+	// restore are as long at most, and aligned to it. It is a power of two; less
+	// than a chunk counts as one, more than 4 MiB as that.
+	WriteSize() int64
+
 	// WriteAt writes all of p, from many goroutines at a time.
 	WriteAt(p []byte, off int64) (int, error)
 

@@ -5,6 +5,9 @@ import (
 	"io"
 )
 
+// WriteSize is that of RBD's usual objects: librbd writes a whole object at once.
+func (t *Target) WriteSize() int64 { return 4 << 20 }
+
 // WriteAt writes all of p, from many goroutines at a time. On a full pool or
 // quota it fails at once, with ErrFull.
 func (t *Target) WriteAt(p []byte, off int64) (int, error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"backy/engine"
@@ -43,6 +44,10 @@ type Target struct {
 	size    int64
 	device  bool
 	created bool
+
+	// writing is held by who writes to a file: its kernel lets in one at a time, and
+	// the others would spin instead of decoding.
+	writing sync.Mutex
 
 	noPunch, noZeroOut atomic.Bool // what this target was found unable to do
 }
@@ -195,10 +200,17 @@ func (t *Target) refuseAttached() error {
 	return nil
 }
 
+// WriteSize is what a processor's cache holds until the kernel has copied it.
+func (t *Target) WriteSize() int64 { return 256 << 10 }
+
 // WriteAt writes all of p inside the level's size.
 func (t *Target) WriteAt(p []byte, off int64) (int, error) {
 	if err := t.inside(off, int64(len(p))); err != nil {
 		return 0, err
+	}
+	if !t.device {
+		t.writing.Lock()
+		defer t.writing.Unlock()
 	}
 	return t.f.WriteAt(p, off)
 }
