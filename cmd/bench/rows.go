@@ -281,40 +281,38 @@ func (b *bench) makeRoom(ctx context.Context, e env) error {
 }
 
 // restores measures restoring the last snapshot, to a file and to an image. A
-// tool that is done leaves with its repository, and the raw image finds room in
-// the page cache. What has no repository yet, the qcow2, comes last.
+// tool leaves with its repository when it is done, so that there is room for the
+// raw image in the page cache. What has no repository yet, the qcow2, comes last.
 func (b *bench) restores(ctx context.Context, e env) error {
 	late := func(t *tool) bool { return t.name == qemu }
 	for _, some := range [][]*tool{slices.DeleteFunc(slices.Clone(tools), late), {toolNamed(qemu)}} {
-		for _, work := range []string{toFile, toRBD} {
-			if err := b.restoreRow(ctx, b.report.row(work), some, e); err != nil {
-				return err
+		for run := 1; run <= b.o.runs; run++ {
+			for _, t := range some {
+				if err := b.restoresOf(ctx, t, run, e); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// restoreRow measures one kind of restore by some of the tools. After its last
-// restore to an image a tool leaves.
-func (b *bench) restoreRow(ctx context.Context, r *row, some []*tool, e env) error {
-	for run := 1; run <= b.o.runs; run++ {
-		for _, t := range some {
-			if slices.Contains(b.players(r, run), t) {
-				if err := b.playOne(ctx, r, t, e, b.ready, b.compareAndRemove(r, run)); err != nil {
-					return err
-				}
-			}
-			again := run < b.o.runs && slices.Contains(b.players(r, run+1), t)
-			if again || r.work != toRBD {
-				continue
-			}
-			if err := dismiss(b.envOf(t, e)); err != nil {
+// restoresOf measures a tool's restores of one run. After its last the tool leaves.
+func (b *bench) restoresOf(ctx context.Context, t *tool, run int, e env) error {
+	again := false
+	for _, work := range []string{toFile, toRBD} {
+		r := b.report.row(work)
+		if slices.Contains(b.players(r, run), t) {
+			if err := b.playOne(ctx, r, t, e, b.ready, b.compareAndRemove(r, run)); err != nil {
 				return err
 			}
 		}
+		again = again || run < b.o.runs && slices.Contains(b.players(r, run+1), t)
 	}
-	return nil
+	if again {
+		return nil
+	}
+	return dismiss(b.envOf(t, e))
 }
 
 // ready makes what a tool restores from, if that is not there yet: the qcow2 of
