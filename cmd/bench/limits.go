@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"backy/engine/local"
 	"backy/hints"
 	"backy/rbd"
 	"backy/store"
@@ -29,15 +30,15 @@ func runLimit(ctx context.Context, limit string) error {
 	how, what, _ := strings.Cut(limit, ":")
 	sums := how == "sum"
 	if !strings.HasPrefix(what, rbd.Scheme) {
-		f, err := os.Open(what)
+		view, closer, err := local.OpenView(what)
 		if err != nil {
 			return err
 		}
-		info, err := f.Stat()
-		if err != nil {
-			return err
+		f, err := os.Open(what) // the view's reader drops a large file from the page cache
+		if err == nil {
+			err = errors.Join(readAll(f, view.Extents, 2*runtime.NumCPU(), sums), f.Close())
 		}
-		return errors.Join(readAll(f, hints.Whole(info.Size()), runtime.NumCPU(), sums), f.Close())
+		return errors.Join(err, closer.Close())
 	}
 	spec, err := rbd.ParseSpec(what)
 	if err != nil {
