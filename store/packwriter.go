@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
-
-	"backy/store/hugepage"
 )
 
 // Sizes at which packs are closed, in bytes of frames.
@@ -42,7 +40,7 @@ func (b *packBuilder) append(e Encoded, t FrameType) (index uint32) {
 	})
 	if need := len(b.frames) + frameHeaderSize + len(e.Stored); need > cap(b.frames) && need > 1<<20 {
 		// What has become large will become full: grow once.
-		b.frames = append(hugepage.Make(0, max(need, b.full)), b.frames...)
+		b.frames = append(getPackBuffer(max(need, b.full)), b.frames...)
 	}
 	b.frames = appendFrameHeader(b.frames, index, &b.entries[index])
 	b.frames = append(b.frames, e.Stored...)
@@ -175,7 +173,14 @@ func (w *packWriter) Flush() {
 // writer must not be used after it.
 func (w *packWriter) Wait() error {
 	defer w.fail(nil)
-	return w.puts.Wait()
+	if err := w.puts.Wait(); err != nil {
+		return err // a put that failed may have left behind what uses its buffer still
+	}
+	for range len(w.free) {
+		b := <-w.free
+		putPackBuffer(b.frames)
+	}
+	return nil
 }
 
 // Abort ends what is being put and waits for it.

@@ -108,7 +108,10 @@ func (r *report) drawRows(path string) error {
 	}
 	p.Add(plotter.NewGrid())
 	p.NominalX(works...)
-	return p.Save(vg.Length(len(works))*vg.Points(130)+vg.Points(100), vg.Points(360), path)
+	// Room for the outer names, and on the right for the legend.
+	p.X.Min, p.X.Max = -0.5, float64(len(works))+0.5
+	p.Y.Min, p.Y.Max = p.Y.Min/1.5, p.Y.Max*1.5
+	return p.Save(vg.Length(len(works)+1)*vg.Points(140), vg.Points(360), path)
 }
 
 // draw draws the series, each relative to its first point: what matters is how
