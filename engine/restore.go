@@ -64,9 +64,8 @@ type piece struct {
 // the rest has been written and the target is finished.
 func Restore(ctx context.Context, repo *store.Repository, level store.Level, t Target, o RestoreOptions) (RestoreReport, error) {
 	started := time.Now()
-	r := newRestore(repo, &level, o)
+	r := newRestore(repo, &level, o, t.WriteSize())
 	r.target = t
-	r.unit = max(min(t.WriteSize(), unitBytes)/level.ChunkSize, 1)
 	defer repo.Lease(ctx, &level)()
 	if err := r.refuseDamaged(ctx); err != nil {
 		return RestoreReport{}, err
@@ -90,7 +89,7 @@ func Restore(ctx context.Context, repo *store.Repository, level store.Level, t T
 // Stream writes a level's bytes in order, holes as zeros.
 func Stream(ctx context.Context, repo *store.Repository, level store.Level, w io.Writer, o RestoreOptions) (RestoreReport, error) {
 	started := time.Now()
-	r := newRestore(repo, &level, o)
+	r := newRestore(repo, &level, o, unitBytes)
 	defer repo.Lease(ctx, &level)()
 	if err := r.refuseDamaged(ctx); err != nil {
 		return RestoreReport{}, err
@@ -110,12 +109,13 @@ func Stream(ctx context.Context, repo *store.Repository, level store.Level, w io
 	return r.report(started), err
 }
 
-func newRestore(repo *store.Repository, level *store.Level, o RestoreOptions) *restore {
+// newRestore makes a run whose pieces are as long as Target.WriteSize says.
+func newRestore(repo *store.Repository, level *store.Level, o RestoreOptions, writeSize int64) *restore {
 	if o.Progress == nil {
 		o.Progress = &Progress{}
 	}
 	o.Progress.Total.Store(level.Size)
-	return &restore{repo: repo, level: level, o: o, unit: unitBytes / level.ChunkSize}
+	return &restore{repo: repo, level: level, o: o, unit: max(min(writeSize, unitBytes)/level.ChunkSize, 1)}
 }
 
 func (r *restore) report(started time.Time) RestoreReport {

@@ -9,7 +9,7 @@ import (
 
 // packBuffers are those of writers that are done, for the next: backups of many
 // images, one after the other, would leave theirs to the garbage collector, which
-// lets the heap grow to twice what is in use.
+// lets the heap grow.
 var packBuffers struct {
 	mu   sync.Mutex
 	free [][]byte
@@ -19,6 +19,9 @@ var packBuffers struct {
 // maxPackBuffers bounds what is kept, in bytes: what one backup needs, or many that
 // share a limit.
 const maxPackBuffers = 128 << 20
+
+// largePack is from how many bytes on frames move to such a buffer.
+const largePack = 1 << 20
 
 // getPackBuffer returns an empty buffer with room for n bytes.
 func getPackBuffer(n int) []byte {
@@ -43,7 +46,7 @@ func getPackBuffer(n int) []byte {
 func putPackBuffer(p []byte) {
 	packBuffers.mu.Lock()
 	defer packBuffers.mu.Unlock()
-	if cap(p) > 1<<20 && packBuffers.size+cap(p) <= maxPackBuffers {
+	if cap(p) > largePack && packBuffers.size+cap(p) <= maxPackBuffers {
 		packBuffers.free, packBuffers.size = append(packBuffers.free, p), packBuffers.size+cap(p)
 	}
 }

@@ -38,7 +38,7 @@ func (b *packBuilder) append(e Encoded, t FrameType) (index uint32) {
 		Sum: e.Sum, Offset: int64(len(b.frames)), Stored: len(e.Stored),
 		Raw: e.Raw, Codec: e.Codec, Type: t, CRC: e.CRC,
 	})
-	if need := len(b.frames) + frameHeaderSize + len(e.Stored); need > cap(b.frames) && need > 1<<20 {
+	if need := len(b.frames) + frameHeaderSize + len(e.Stored); need > cap(b.frames) && need > largePack {
 		// What has become large will become full: grow once.
 		b.frames = append(getPackBuffer(max(need, b.full)), b.frames...)
 	}

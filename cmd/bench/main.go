@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 )
 
@@ -88,25 +89,16 @@ func run(ctx context.Context) error {
 	}
 	defer b.close()
 	for _, name := range strings.Split(what, ",") {
-		if !contains(names, name) {
+		if !slices.Contains(names, name) {
 			return fmt.Errorf("-what %s: there is %s", name, strings.Join(names, ", "))
 		}
 	}
 	for _, p := range parts {
-		if contains(strings.Split(what, ","), p.name) {
+		if slices.Contains(strings.Split(what, ","), p.name) {
 			if err := p.run(ctx, b); err != nil {
 				return errors.Join(fmt.Errorf("%s: %w", p.name, err), b.finish()) // what there is
 			}
 		}
 	}
 	return b.finish()
-}
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
 }
