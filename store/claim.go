@@ -72,7 +72,7 @@ func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duratio
 	if r.readOnly != nil {
 		return nil, r.readOnly
 	}
-	now := time.Now()
+	now := r.clock()
 	c := &claim{Name: name, Run: r.newRun(now), Process: r.self, Started: now.UTC(), Beat: beat.Seconds()}
 	running.Store(c.Run, struct{}{})
 	defer func() {
@@ -194,7 +194,7 @@ func (r *Repository) waitDead(ctx context.Context, c *claim) error {
 		return err
 	}
 	// By the clocks, it started just now: believe that it lives.
-	if age := time.Since(c.Started); c.Run != 0 && age >= 0 && age < 2*c.beat() {
+	if age := r.clock().Sub(c.Started); c.Run != 0 && age >= 0 && age < 2*c.beat() {
 		return busy
 	}
 	look := time.NewTicker(max(c.beat()/4, time.Millisecond))

@@ -71,10 +71,11 @@ type gc struct {
 // round collects once, as a run of its own.
 func (g *gc) round(ctx context.Context) error {
 	r, o := g.repo, g.o
-	g.run = r.newRun(time.Now())
+	now := r.clock()
+	g.run = r.newRun(now)
 	running.Store(g.run, struct{}{})
 	defer running.Delete(g.run)
-	claim := gcClaim{Run: g.run, Process: r.self, Started: time.Now().UTC(), Beat: o.Beat.Seconds()}
+	claim := gcClaim{Run: g.run, Process: r.self, Started: now.UTC(), Beat: o.Beat.Seconds()}
 	if err := r.putObject(ctx, gcKey("gc", g.run), "gc", &claim); err != nil {
 		return fmt.Errorf("claim the gc: %w", err)
 	}

@@ -38,7 +38,7 @@ func leaseKey(run RunID) string { return workPrefix + "lease." + run.String() }
 // repository that cannot be written to it does nothing, since nothing is
 // collected there either.
 func (r *Repository) Lease(ctx context.Context, l *Level) (release func()) {
-	now := time.Now()
+	now := r.clock()
 	e := lease{
 		Run: r.newRun(now), Process: r.self, Started: now.UTC(), Name: l.Name, Number: l.Number,
 		Root: l.Root, Chunks: l.Chunks(), Fanout: l.Fanout,
@@ -81,7 +81,7 @@ func (m *marker) leases(ctx context.Context) error {
 		if err != nil && !errors.Is(err, errBadObject) {
 			return err
 		}
-		gone := err != nil || time.Since(l.Started) > leaseTime
+		gone := err != nil || m.repo.clock().Sub(l.Started) > leaseTime
 		if err == nil && l.Process.sameHost(m.repo.self) {
 			gone = !l.Process.runs(l.Run, m.repo.self)
 		}

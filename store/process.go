@@ -21,7 +21,7 @@ type process struct {
 
 // thisProcess identifies the caller. What cannot be found out stays empty, and
 // the process then is taken for one of another host.
-func thisProcess() process {
+var thisProcess = sync.OnceValue(func() process {
 	p := process{PID: os.Getpid()}
 	p.Host, _ = os.Hostname()
 	if id, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
@@ -30,7 +30,7 @@ func thisProcess() process {
 	p.PIDNamespace, _ = os.Readlink("/proc/self/ns/pid")
 	p.Start, _ = processStart(p.PID)
 	return p
-}
+})
 
 func (p process) String() string { return fmt.Sprintf("process %d on %s", p.PID, p.Host) }
 

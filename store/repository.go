@@ -65,6 +65,7 @@ type Repository struct {
 	readOnly error // why writing is refused; nil: it is not
 	self     process
 	newRun   func(time.Time) RunID
+	clock    func() time.Time // the host's, which may be wrong
 
 	// Packs are closed at this many bytes; tests make them small.
 	packSizes map[Kind]int
@@ -146,7 +147,7 @@ func probe(ctx context.Context, b Backend) error {
 // cache is a folder for what can be had again at any time; "" keeps it in
 // memory.
 func Open(ctx context.Context, b Backend, cache string) (*Repository, error) {
-	r := &Repository{backend: b, self: thisProcess(), newRun: NewRunID, generations: map[packName]uint32{}, packSizes: map[Kind]int{KindData: dataPackSize, KindMap: mapPackSize}}
+	r := &Repository{backend: b, self: thisProcess(), newRun: NewRunID, clock: time.Now, generations: map[packName]uint32{}, packSizes: map[Kind]int{KindData: dataPackSize, KindMap: mapPackSize}}
 	var c config
 	err := r.getObject(ctx, configKey, "repository", &c)
 	if errors.Is(err, fs.ErrNotExist) {
