@@ -93,6 +93,7 @@ func (b *backup) run(ctx context.Context) (level store.Level, err error) {
 	if b.state, err = b.src.Begin(sourceCtx, run); err != nil {
 		return level, err
 	}
+	b.noteOwner(run)
 	govern(sourceCtx, b.state, b.o.Rate, b.o.Budget)
 	outcome := Failed
 	defer func() {
@@ -128,6 +129,16 @@ func (b *backup) run(ctx context.Context) (level store.Level, err error) {
 		outcome = Undecided
 	}
 	return level, err
+}
+
+// noteOwner says where an image's levels go on with something that is none. Whose
+// image it is, an RBD source says itself.
+func (b *backup) noteOwner(run Run) {
+	if b.state.Origin.RBD != nil || len(run.Levels) == 0 || run.Levels[0].Origin.RBD == nil {
+		return
+	}
+	l := &run.Levels[0]
+	b.o.Warn("level %s of %s is of %s: this source, which is no RBD image, is compared with it by checksum", l.Number, b.name, l.Origin.Source)
 }
 
 // describe collects what the source is to know.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/ceph/go-ceph/rbd"
-
 	"backy/store"
 )
 
@@ -16,7 +14,7 @@ func (s *Source) survey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.id, s.handle, err = head.identity(ctx)
+	s.id, s.handle, err = head.whose(ctx)
 	if err == nil {
 		s.layout, err = head.layout(ctx)
 	}
@@ -86,17 +84,11 @@ func (s *Source) origin(ctx context.Context) (store.Origin, error) {
 	if err != nil {
 		return store.Origin{}, err
 	}
-	pool, err := on(ctx, s.at, "ask for the pool", func(*rbd.Image) (int64, error) {
-		return s.at.io.GetPoolID(), nil
-	})
-	if err != nil {
-		return store.Origin{}, err
-	}
 	return store.Origin{
 		Kind: "rbd", Source: s.spec.String(), Time: made,
 		RBD: &store.RBDOrigin{
-			Cluster: s.conn.fsid, Pool: s.spec.Pool, PoolID: pool, Namespace: s.spec.Namespace,
-			Image: s.spec.Image, ImageID: s.id,
+			Cluster: s.id.Cluster, Pool: s.spec.Pool, PoolID: s.id.PoolID, Namespace: s.spec.Namespace,
+			Image: s.spec.Image, ImageID: s.id.Image,
 			Snapshot: s.to.name, SnapshotID: s.to.id, Own: s.own,
 			Layout: s.layout,
 		},

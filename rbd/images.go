@@ -71,7 +71,7 @@ func (p *Images) look(ctx context.Context, s Spec) batch.Image {
 		return i
 	}
 	var bad []string
-	i.Size = info.Size
+	i.ID, i.Size = info.ID, info.Size
 	i.Rules, bad = batch.ParseRules(info.Metadata, p.o.Span)
 	for _, b := range bad {
 		p.o.Warn(s, "%s", b)
@@ -111,6 +111,17 @@ func (p *Images) Claim(ctx context.Context, i batch.Image) (batch.Claim, error) 
 		return nil, err
 	}
 	return lease, nil
+}
+
+// Identify implements batch.Pool.
+func (p *Images) Identify(ctx context.Context, i batch.Image) (store.ImageID, error) {
+	return p.conn.identify(ctx, p.specs[i.Label], "")
+}
+
+// Admit implements batch.Pool.
+func (p *Images) Admit(ctx context.Context, i batch.Image, newest *store.Level) error {
+	_, err := p.conn.admit(ctx, claimant{p.specs[i.Label], i.ID, i.Name, p.o.Source.Adopt}, newest)
+	return err
 }
 
 // Exists implements batch.Pool.

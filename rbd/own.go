@@ -103,7 +103,7 @@ func (c *Conn) Inspect(ctx context.Context, spec Spec, prefix string) (info Info
 
 // info is what Look tells.
 func (im *image) info(ctx context.Context, prefix string) (info Info, err error) {
-	if info.ID, _, err = im.identity(ctx); err != nil {
+	if info.ID, _, err = im.whose(ctx); err != nil {
 		return info, err
 	}
 	if info.Size, err = im.size(ctx); err != nil {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
+
+	"backy/store"
 )
 
 // List names the images of a pool or namespace, sorted by namespace and name.
@@ -64,7 +66,7 @@ func (c *Conn) HasImage(ctx context.Context, spec Spec) (bool, error) {
 
 // Info is what is known of an image without reading it.
 type Info struct {
-	ID       string
+	ID       store.ImageID
 	Size     int64             // bytes
 	Created  time.Time         // zero in the old image format
 	Metadata map[string]string // what `rbd image-meta` shows; keys of a prefix only

@@ -44,7 +44,7 @@ func TestListImages(t *testing.T) {
 	l.rbd("image-meta", "set", l.pool+"/tenant/a", "owner", "me")
 	info, err := l.conn.Look(t.Context(), l.spec("tenant/a"), "backy.")
 	l.must(err)
-	if info.Size != object || info.ID == "" || len(info.Metadata) != 1 || info.Metadata["backy.exclude"] != "true" {
+	if info.Size != object || info.ID.Image == "" || info.ID.PoolID == 0 || len(info.Metadata) != 1 || info.Metadata["backy.exclude"] != "true" {
 		t.Errorf("looked at: %+v", info)
 	}
 
@@ -66,5 +66,5 @@ func (l *lab) idOf(s Spec) string {
 	l.Helper()
 	info, err := l.conn.Look(l.Context(), s, "")
 	l.must(err)
-	return info.ID
+	return info.ID.Image
 }

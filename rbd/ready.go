@@ -113,7 +113,7 @@ func (s *Source) rename(ctx context.Context, from snapshot, to string) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, im.close()) }()
-	if id, _, err := im.identity(ctx); err != nil {
+	if id, _, err := im.whose(ctx); err != nil {
 		return err
 	} else if id != s.id {
 		return fmt.Errorf("%s: %w: the name is another image's now", s.spec.at(""), ErrNoImage)

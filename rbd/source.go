@@ -35,6 +35,9 @@ func ParseDiff(s string) (Diff, error) {
 type SourceOptions struct {
 	Diff     Diff     // "": DiffAuto
 	Snapping Snapping // around the making of the snapshot; may be nil
+
+	// Adopt takes a backup name that is another image's: see ErrOthersName.
+	Adopt bool
 }
 
 // Source backs up an image: by a snapshot of its own, or by the one that its
@@ -45,7 +48,7 @@ type Source struct {
 	options SourceOptions
 
 	run    engine.Run
-	id     string     // of the image
+	id     store.ImageID
 	handle string     // the id to open it by; "" where that goes by name only
 	own    bool       // backy makes the snapshot
 	tried  bool       // it has begun to
@@ -67,8 +70,8 @@ func (c *Conn) Source(spec Spec, o SourceOptions) *Source {
 // Begin makes the snapshot, where the spec names none, and says what differs
 // from the newest level whose snapshot is still there. ctx ends the reads, too.
 //
-// Errors: ErrNoPool, ErrNoNamespace, ErrNoImage, ErrNoSnapshot; ErrNotPrimary,
-// ErrPermission; ErrFastDiff where DiffFast was asked for and cannot be
+// Errors: ErrNoPool, ErrNoNamespace, ErrNoImage, ErrNoSnapshot; ErrOthersName;
+// ErrNotPrimary, ErrPermission; ErrFastDiff where DiffFast was asked for and cannot be
 // trusted; ErrTimeout.
 func (s *Source) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
 	s.run = run
@@ -86,6 +89,13 @@ func (s *Source) begin(ctx context.Context) (*engine.State, error) {
 	if err := s.survey(ctx); err != nil {
 		return nil, err
 	}
+	note, err := s.conn.admit(ctx, claimant{s.spec, s.id, s.run.Name, s.options.Adopt}, s.newest())
+	if err != nil {
+		return nil, err
+	}
+	if note != "" {
+		s.run.Warn("%s", note)
+	}
 	if err := s.fix(ctx); err != nil {
 		return nil, err
 	}
@@ -97,7 +107,7 @@ func (s *Source) begin(ctx context.Context) (*engine.State, error) {
 		View:   engine.View{Reader: &reader{ctx, s.at, s.to.size}, Size: s.to.size},
 		Origin: origin,
 	}
-	level, from := choose(s.place(origin), s.list, s.to, s.run.Levels, s.run.Distrust)
+	level, from := choose(s.id, s.list, s.to, s.run.Levels, s.run.Distrust)
 	switch {
 	case s.options.Diff == DiffNone:
 		state.Base, state.Origin.Diff, state.Expected = s.newest(), store.DiffNone, s.to.size
@@ -117,10 +127,6 @@ func (s *Source) newest() *store.Level {
 		return nil
 	}
 	return &s.run.Levels[0]
-}
-
-func (s *Source) place(o store.Origin) place {
-	return place{o.RBD.Cluster, o.RBD.PoolID, o.RBD.ImageID}
 }
 
 // diffFrom sets the extents that changed since the base's snapshot.
@@ -164,7 +170,7 @@ func (s *Source) Recheck(ctx context.Context) error {
 	if s.from.id != 0 {
 		want = append(want, s.from)
 	}
-	return s.conn.verify(ctx, s.spec, s.id, s.handle, want...)
+	return s.conn.verify(ctx, s.spec, s.id.Image, s.handle, want...)
 }
 
 // End closes the snapshot. After a commit it removes the snapshots of ours that

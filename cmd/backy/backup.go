@@ -29,6 +29,7 @@ type backupFlags struct {
 	maxWait     durationValue
 	limit       rateValue
 
+	adopt  bool
 	forget bool
 	keep   engine.Keep
 
@@ -77,6 +78,11 @@ is about IMAGE, one with a slash about POOL/[NAMESPACE/]IMAGE. Several nodes
 may run the same backup at a time: each image is done by one of them. At the
 end comes a table of what became of each.
 
+A backup name belongs to one image. If the newest level is of another image
+that still exists, or may exist, the backup is refused; --adopt takes the
+name for this image. An image in the place of the old one (restored, or made
+again under its name) goes on with its levels.
+
 --freeze runs before a snapshot is made and --thaw after it, whatever
 happens, with BACKY_POOL, BACKY_NAMESPACE, BACKY_IMAGE and BACKY_SPEC set.`,
 		Flags: slices.Concat([]cli.Flag{
@@ -110,6 +116,10 @@ happens, with BACKY_POOL, BACKY_NAMESPACE, BACKY_IMAGE and BACKY_SPEC set.`,
 			},
 			limitFlag(&f.limit),
 			metricsFlag(&p.metrics),
+			&cli.BoolFlag{
+				Name: "adopt", Destination: &f.adopt, DisableDefaultText: true,
+				Usage: "take a name whose levels are another image's",
+			},
 			&cli.BoolFlag{
 				Name: "forget", Destination: &f.forget, DisableDefaultText: true,
 				Usage: "then remove what the --keep rules do not keep",
@@ -225,7 +235,7 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 		return err
 	})
 	if err != nil {
-		return err
+		return p.maybeAdopt(err)
 	}
 	p.report.Level = &level
 	p.talk.with(append(levelFields(&level), "image", sourceArg, "name", level.Name)...).say("%s", backupSummary(level))
@@ -266,6 +276,8 @@ func (f backupFlags) check(sourceArg string) error {
 		return usagef("--freeze and --thaw go with rbd: sources of which backy makes the snapshot")
 	case kind == kindRBD && f.hints != "":
 		return usagef("--hints does not go with rbd: sources, which backy diffs itself: see --diff")
+	case kind != kindRBD && f.adopt:
+		return usagef("--adopt goes with rbd: sources only: files, devices and pipes may take any name")
 	case kind != kindRBD && f.diffGiven:
 		return usagef("--diff goes with rbd: sources only; for files and devices, give what changed with --hints")
 	case kind != kindPipe && f.size.given && !isFIFO(sourceArg):
@@ -353,4 +365,12 @@ func (p *program) maybeSwapped(err error, command, other, backupName string) err
 		err = hinted.error
 	}
 	return &hintedError{err, shellLine(line)}
+}
+
+// maybeAdopt adds a hint if the backup name is another image's.
+func (p *program) maybeAdopt(err error) error {
+	if !isOthersName(err) {
+		return err
+	}
+	return p.withFlag(err, "--adopt")
 }

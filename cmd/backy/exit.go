@@ -29,7 +29,7 @@ const (
 var exits = []exit{
 	{exitDone, "done", nil},
 	{exitFailed, "failed", nil},
-	{2, "wrong usage", anyOf(isA[*usageError], isA[*hints.SyntaxError], isA[*hints.BoundsError], isA[*batch.SameNameError])},
+	{2, "wrong usage", anyOf(isA[*usageError], isA[*hints.SyntaxError], isA[*hints.BoundsError])},
 	{3, "damage: a scrub found some, or a restore refused or skipped it", anyOf(isA[*engine.DamagedError], isA[*engine.DamagedRepositoryError])},
 	{4, "a deep scrub found that the source differs", isA[*engine.DifferentError]},
 	{5, "another run is at work on this name", isA[*store.BusyError]},

@@ -36,7 +36,6 @@ func TestExitCode(t *testing.T) {
 		{errors.Join(damaged, different), 3},
 		{errors.Join(different, damaged), 3},
 		{&store.BusyError{}, 5},
-		{&batch.SameNameError{}, 2},
 		{&batch.FailedError{}, 6},
 		{&interruptedError{syscall.SIGINT}, 130},
 	} {

@@ -73,6 +73,7 @@ func (p *program) sourceOptions(f backupFlags) (o rbd.SourceOptions, err error) 
 	if o.Diff, err = rbd.ParseDiff(f.diff.chosen); err != nil {
 		return o, &usageError{err}
 	}
+	o.Adopt = f.adopt
 	if f.freeze == "" {
 		return o, nil
 	}
@@ -121,6 +122,9 @@ func (p *program) rbdTarget(ctx context.Context, arg string, force bool) (engine
 
 // imageExists tells the error that -f gets over.
 func imageExists(err error) bool { return errors.Is(err, rbd.ErrExists) }
+
+// isOthersName tells the error that --adopt gets over.
+func isOthersName(err error) bool { return errors.Is(err, rbd.ErrOthersName) }
 
 // cephVersions are those of the libraries in use.
 func cephVersions() (librbd, librados string) { return rbd.Versions() }

@@ -44,4 +44,6 @@ func (p *program) rbdTarget(context.Context, string, bool) (engine.Target, error
 
 func imageExists(error) bool { return false }
 
+func isOthersName(error) bool { return false }
+
 func cephVersions() (librbd, librados string) { return "", "" }

@@ -24,6 +24,13 @@ type Pool interface {
 	// ErrClaimed where one is.
 	Claim(ctx context.Context, i Image) (Claim, error)
 
+	// Identify finds out which image has the place now.
+	Identify(ctx context.Context, i Image) (store.ImageID, error)
+
+	// Admit refuses an image whose backup name is another image's, by the newest
+	// level of the name. The source asks again, under the repository's claim.
+	Admit(ctx context.Context, i Image, newest *store.Level) error
+
 	// Exists reports whether the image is still there.
 	Exists(ctx context.Context, i Image) (bool, error)
 }
@@ -44,7 +51,8 @@ var ErrClaimed = errors.New("another node is at work on it")
 type Image struct {
 	Label string     // how people name it: rbd:vms/web1
 	Name  store.Name // its backup name
-	Size  int64      // bytes; how much work it is as long as there is no level
+	ID    store.ImageID
+	Size  int64 // bytes; how much work it is as long as there is no level
 	Rules Rules
 
 	// Err is why it cannot be backed up, where that is known already.
@@ -114,8 +122,8 @@ type Word string
 const (
 	Done      Word = "done"      // there is a new level
 	Prepared  Word = "snapshot"  // its snapshot waits for the next run
-	Young     Word = "young"     // its newest level is younger than MinAge
-	Elsewhere Word = "elsewhere" // another node has made a new level meanwhile
+	Young     Word = "young"     // its name's newest level is of this image and younger than MinAge
+	Elsewhere Word = "elsewhere" // another node has made a new level of it meanwhile
 	Excluded  Word = "excluded"  // its owner wants no backup
 	Gone      Word = "gone"      // it was removed meanwhile
 	Failed    Word = "failed"
@@ -157,12 +165,19 @@ func (e *FailedError) Error() string {
 	return fmt.Sprintf("%d of %d images failed", e.Failed, e.Images)
 }
 
-// SameNameError tells that two images would be levels of one backup name.
+// SameNameError tells that two images of a run have one backup name, so that
+// the first is not backed up. Level is the name's newest one if it is of the
+// second image, which goes on; else 0, and neither is.
 type SameNameError struct {
-	Name store.Name
-	A, B string // labels
+	Name  store.Name
+	A, B  string // labels
+	Level store.LevelNumber
 }
 
 func (e *SameNameError) Error() string {
-	return fmt.Sprintf("%s and %s would both be %s in the repository: give each a name of its own", e.A, e.B, e.Name)
+	whose := "give each"
+	if e.Level != 0 {
+		whose = fmt.Sprintf("its newest level, %s, is of %s: give %s", e.Level, e.B, e.A)
+	}
+	return fmt.Sprintf("%s and %s would both be %s in the repository: %s a name of its own", e.A, e.B, e.Name, whose)
 }

@@ -190,7 +190,7 @@ func TestBusyName(t *testing.T) {
 	p, r := newPool("a"), newRepository(t)
 	hold := make(chan struct{})
 	begun := make(chan struct{})
-	stuck := &disk{data: make([]byte, chunk), read: func(context.Context) error { close(begun); <-hold; return nil }}
+	stuck := &disk{id: "a", data: make([]byte, chunk), read: func(context.Context) error { close(begun); <-hold; return nil }}
 	ended := make(chan error)
 	go func() {
 		_, err := engine.Backup(t.Context(), r, "a", &source{pool: newPool(), disk: stuck}, engine.BackupOptions{})

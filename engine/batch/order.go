@@ -32,16 +32,6 @@ func young(l store.Level, age time.Duration, now time.Time) bool {
 	return is < age && is > -skew
 }
 
-// since finds the newest level among those that were not there before.
-func since(before store.LevelNumber, levels []store.Level) (l store.Level, ok bool) {
-	for _, other := range levels {
-		if other.Number > before && other.Number > l.Number {
-			l, ok = other, true
-		}
-	}
-	return l, ok
-}
-
 // lookBack is how many of the last levels tell how much the next will be.
 const lookBack = 3
 

@@ -30,12 +30,8 @@ const busyBeats = 10
 // that node gives them up, so that a run without an error means: all of them
 // have a level that is young enough, or need none.
 //
-// Errors: *SameNameError before anything is done; the context's cause where the
-// run was ended; *FailedError.
+// Errors: the context's cause where the run was ended; *FailedError.
 func Run(ctx context.Context, repo *store.Repository, pool Pool, images []Image, o Options) ([]Result, error) {
-	if err := distinct(images); err != nil {
-		return nil, err
-	}
 	if o.Jobs == 0 {
 		o.Jobs = DefaultJobs
 	}
@@ -56,20 +52,6 @@ func Run(ctx context.Context, repo *store.Repository, pool Pool, images []Image,
 		r.work(ctx)
 	}
 	return r.results(ctx)
-}
-
-func distinct(images []Image) error {
-	labels := map[store.Name]string{}
-	for _, i := range images {
-		if i.Err != nil || i.Rules.Exclude {
-			continue
-		}
-		if other, ok := labels[i.Name]; ok {
-			return &SameNameError{Name: i.Name, A: other, B: i.Label}
-		}
-		labels[i.Name] = i.Label
-	}
-	return nil
 }
 
 // run is one call of Run.
@@ -124,6 +106,7 @@ func each(ctx context.Context, tasks []*task, atOnce int, f func(*task)) {
 
 // survey finds out what the repository holds, and settles what needs no work.
 func (r *run) survey(ctx context.Context) {
+	shared := sharers(r.tasks)
 	each(ctx, r.todo(), lookups, func(t *task) {
 		switch {
 		case t.image.Rules.Exclude:
@@ -133,6 +116,9 @@ func (r *run) survey(ctx context.Context) {
 		default:
 			now, err := r.lookUp(ctx, t)
 			t.before, t.expected = now.last, expected(t.image, now)
+			if err == nil {
+				err = r.admit(ctx, t, now, shared[t.image.Name])
+			}
 			if err != nil {
 				r.failed(ctx, t, err)
 			} else {
@@ -150,19 +136,39 @@ func (r *run) lookUp(ctx context.Context, t *task) (known, error) {
 	return known{h.Last, h.Levels}, err
 }
 
-// passOver gives a task the result of one that needs no work: its newest level
-// is young, or was made by others since the run began.
+// passOver gives a task the result of one that needs no work: its name's newest
+// level is of this image, and is young or was made by others since the run began.
 func (r *run) passOver(t *task, now known) bool {
-	if l, ok := since(t.before, now.levels); ok {
-		t.result.found(Elsewhere, l)
-		return true
-	}
 	l, ok := now.newest()
-	if ok && young(l, t.image.Rules.minAge(r.o.MinAge), time.Now()) {
+	switch {
+	case !ok || !l.Of(t.image.ID):
+		return false
+	case l.Number > t.before:
+		t.result.found(Elsewhere, l)
+	case young(l, t.image.Rules.minAge(r.o.MinAge), time.Now()):
 		t.result.found(Young, l)
+	default:
+		return false
+	}
+	return true
+}
+
+// passOverLate is passOver some time after the run began: the place may have
+// gone to another image meanwhile.
+func (r *run) passOverLate(ctx context.Context, t *task, now known) bool {
+	word := t.result.Result
+	if !r.passOver(t, now) {
+		return false
+	}
+	id, err := r.pool.Identify(ctx, t.image)
+	if err == nil && id == t.image.ID {
 		return true
 	}
-	return false
+	if err == nil {
+		t.image.ID = id
+	}
+	t.result.found(word, store.Level{Size: t.image.Size})
+	return false // the backup finds out what is the matter
 }
 
 // prepare makes the snapshots of all images.

@@ -57,7 +57,7 @@ func (r *run) backUp(ctx context.Context, t *task) {
 		r.failed(ctx, t, err)
 		return
 	}
-	if r.passOver(t, now) {
+	if r.passOverLate(ctx, t, now) {
 		return
 	}
 	o := r.o.Backup
@@ -65,7 +65,7 @@ func (r *run) backUp(ctx context.Context, t *task) {
 	r.tell(func(w Watcher) { w.Begin(t.image, o.Progress) })
 	t.result.Result = Waiting
 	source := &onceSource{Source: r.pool.Source(t.image), done: func(levels []store.Level) bool {
-		return r.passOver(t, known{levels: levels})
+		return r.passOverLate(ctx, t, known{levels: levels})
 	}}
 	level, err := engine.Backup(ctx, r.repo, t.image.Name, source, o)
 	var busy *store.BusyError

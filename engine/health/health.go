@@ -23,10 +23,10 @@ type Image struct {
 	Name  store.Name
 	Rules batch.Rules
 
-	// Cluster and ID are those of the image that has the label now: levels of an
-	// earlier image with this label are none of it.
-	Cluster, ID string
-	Created     time.Time // zero: unknown
+	// ID is that of the image that has the label now: levels of an earlier image
+	// with this label are none of it. Zero: unknown.
+	ID      store.ImageID
+	Created time.Time // zero: unknown
 
 	// Err is why nothing is known of the image.
 	Err error
@@ -254,8 +254,7 @@ func (l *look) levels(h *store.History) {
 // of reports whether a level is of the image that has its label now. Of what
 // came from elsewhere, such as a mapped device, that cannot be told.
 func (l *look) of(level *store.Level) bool {
-	o := level.Origin.RBD
-	return l.image.ID == "" || o == nil || o.Cluster == l.image.Cluster && o.ImageID == l.image.ID
+	return l.image.ID == store.ImageID{} || level.Origin.RBD == nil || level.Of(l.image.ID)
 }
 
 func (l *look) damage(h *store.History, damaged []store.LevelDamage) {
@@ -309,7 +308,7 @@ func (l *look) age() {
 			it.State = New
 		}
 	case it.Levels > 0: // of others
-		l.wrong(Missing, "its levels are of an earlier image of this name")
+		l.wrong(Missing, "its levels are of another image")
 	case l.image.Err == nil: // else its owner may not want any
 		l.wrong(Missing, "it has no level")
 	}

@@ -90,7 +90,7 @@ func (b *bench) look(i health.Image, o health.Options) health.Item {
 // What is demanded of an image, at the edges.
 func TestLook(t *testing.T) {
 	b := newBench(t)
-	ours := &store.RBDOrigin{Cluster: "fsid", ImageID: "1"}
+	ours := &store.RBDOrigin{Cluster: "fsid", PoolID: 1, ImageID: "1"}
 	b.backup("vms/web1", start, 1, ours)
 	b.backup("vms/scrubbed.1", start, 2, ours)
 	if err := b.repo.MarkScrubbed(t.Context(), "vms/scrubbed.1", 1, start.Add(time.Hour)); err != nil {
@@ -146,13 +146,17 @@ func TestLook(t *testing.T) {
 			what: "no level any longer excused", image: health.Image{Name: "vms/web9", Created: start},
 			o: health.Options{MaxAge: day, Now: start.Add(day + 1)}, want: []health.Word{health.Missing},
 		},
-		{what: "the image of the levels", image: health.Image{Name: "vms/scrubbed.1", Cluster: "fsid", ID: "1"}, state: health.Fine},
+		{what: "the image of the levels", image: health.Image{Name: "vms/scrubbed.1", ID: store.ImageID{Cluster: "fsid", PoolID: 1, Image: "1"}}, state: health.Fine},
 		{
-			what: "an image made anew", image: health.Image{Name: "vms/scrubbed.1", Cluster: "fsid", ID: "2"},
+			what: "an image made anew", image: health.Image{Name: "vms/scrubbed.1", ID: store.ImageID{Cluster: "fsid", PoolID: 1, Image: "2"}},
 			want: []health.Word{health.Missing},
 		},
 		{
-			what: "another cluster's", image: health.Image{Name: "vms/scrubbed.1", Cluster: "other", ID: "1"},
+			what: "another cluster's", image: health.Image{Name: "vms/scrubbed.1", ID: store.ImageID{Cluster: "other", PoolID: 1, Image: "1"}},
+			want: []health.Word{health.Missing},
+		},
+		{
+			what: "another pool's", image: health.Image{Name: "vms/scrubbed.1", ID: store.ImageID{Cluster: "fsid", PoolID: 2, Image: "1"}},
 			want: []health.Word{health.Missing},
 		},
 		{what: "excluded", image: health.Image{Name: "vms/web9", Rules: batch.Rules{Exclude: true}}, state: health.Excluded},
