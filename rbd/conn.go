@@ -45,8 +45,9 @@ type Conn struct {
 // Connect connects to a cluster. Configuration is read in the order of Ceph's
 // tools, later wins: the conf file, CEPH_ARGS, the fields of Config.
 //
-// Errors: ErrTimeout where no monitor answers within the timeout, ErrPermission
-// where the user or its key is refused.
+// Errors: a ConnectError where there is no connection, and in it ErrTimeout where
+// no monitor answers within the timeout, ErrPermission where the user or its key
+// is refused.
 func Connect(ctx context.Context, config Config) (*Conn, error) {
 	config, err := config.withArgs(os.Getenv("CEPH_ARGS"))
 	if err != nil {
@@ -60,13 +61,12 @@ func Connect(ctx context.Context, config Config) (*Conn, error) {
 		rados: r, user: config.Name, timeout: config.Timeout,
 		calls: calls{limit: config.Timeout + config.Timeout/4 + time.Second},
 	}
-	hasConf, err := c.configure(config)
-	if err != nil {
+	if err := c.configure(config); err != nil {
 		return nil, err
 	}
 	err = do(ctx, &c.calls, "connect to the cluster", r.Connect)
 	if err != nil {
-		return nil, c.connectError(err, hasConf)
+		return nil, c.connectError(ctx, err, config)
 	}
 	c.fsid, err = r.GetFSID()
 	if err != nil {
@@ -148,27 +148,28 @@ func parseEarlyArgs(args string) (Config, error) {
 	return c, nil
 }
 
-// configure reads the configuration and reports whether there was a conf file.
-func (c *Conn) configure(config Config) (hasConf bool, err error) {
+// configure reads the configuration.
+func (c *Conn) configure(config Config) error {
 	if config.Conf != "" {
 		if err := c.rados.ReadConfigFile(config.Conf); err != nil {
-			return false, c.failed(err, "read the Ceph configuration %s", config.Conf)
+			return c.failed(err, "read the Ceph configuration %s", config.Conf)
 		}
-		hasConf = true
 	} else {
 		err := c.rados.ReadDefaultConfigFile()
 		if err != nil && errnoOf(err) != syscall.ENOENT {
-			return false, c.failed(err, "read the default Ceph configuration of cluster %q", config.Cluster)
+			return c.failed(err, "read the default Ceph configuration of cluster %q", config.Cluster)
 		}
-		hasConf = err == nil
-		if path := os.Getenv("CEPH_CONF"); !hasConf && path != "" {
-			return false, c.failed(err, "read the Ceph configuration %s (CEPH_CONF)", path)
+		if path := os.Getenv("CEPH_CONF"); err != nil && path != "" {
+			return c.failed(err, "read the Ceph configuration %s (CEPH_CONF)", path)
 		}
 	}
 	if err := c.rados.ParseDefaultConfigEnv(); err != nil {
-		return false, c.failed(err, "read CEPH_ARGS %q", os.Getenv("CEPH_ARGS"))
+		return c.failed(err, "read CEPH_ARGS") // which may hold a key
 	}
-	return hasConf, c.setOptions(config)
+	if err := c.setOptions(config); err != nil {
+		return err
+	}
+	return c.mute()
 }
 
 func (c *Conn) setOptions(config Config) error {
@@ -191,27 +192,6 @@ func (c *Conn) setOptions(config Config) error {
 		}
 	}
 	return nil
-}
-
-// connectError puts into words why there is no connection.
-func (c *Conn) connectError(err error, hasConf bool) error {
-	hosts, _ := c.rados.GetConfigOption("mon_host")
-	keyring, _ := c.rados.GetConfigOption("keyring")
-	switch errnoOf(err) {
-	case 0:
-		return err
-	case syscall.ETIMEDOUT:
-		return fmt.Errorf("connect to the cluster: %w within %s: is a monitor up and reachable at %s?", ErrTimeout, c.timeout, hosts)
-	case syscall.EPERM, syscall.EACCES:
-		return fmt.Errorf("connect to the cluster at %s as %s: %w: does the cluster know this user, and is its key in %s?",
-			hosts, c.user, ErrPermission, keyring)
-	case syscall.ENOENT:
-		if !hasConf && hosts == "" {
-			return errors.New("connect to the cluster: there is no ceph.conf, and nothing else names the monitors: give --ceph-conf or CEPH_CONF")
-		}
-		return fmt.Errorf("connect to the cluster at %s as %s: no key for this user in %s", hosts, c.user, keyring)
-	}
-	return c.failed(err, "connect to the cluster at %s as %s", hosts, c.user)
 }
 
 // FSID is the id of the cluster.

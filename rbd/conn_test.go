@@ -3,11 +3,13 @@ package rbd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"weak"
@@ -132,6 +134,15 @@ func TestConnectErrors(t *testing.T) {
 	if err := os.WriteFile(wrong, []byte("[client.admin]\n\tkey = AQCQ1XVpAAAAABAAUJQmcTmBAhZEDvBTkdBmGw==\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	newer := filepath.Join(t.TempDir(), "newer")
+	if err := os.WriteFile(newer, []byte("[client.admin]\n\tkey = "+aes256kKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// What this librados says to a key of the newer type, which is nobody's.
+	newerIs, newerWhy := error(syscall.EIO), fmt.Sprintf("of type aes256k, which the librados that is installed, of Ceph %d, cannot read", installed())
+	if installed() >= knowsAES256K {
+		newerIs, newerWhy = ErrPermission, "client.admin"
+	}
 	for _, c := range []struct {
 		name   string
 		config Config
@@ -140,13 +151,21 @@ func TestConnectErrors(t *testing.T) {
 	}{
 		{"no such conf file", Config{Conf: "/nowhere/ceph.conf"}, os.ErrNotExist, "/nowhere/ceph.conf"},
 		{"the wrong key", Config{Conf: cluster.Conf(), Keyring: wrong}, ErrPermission, "client.admin"},
-		{"an unknown user with a key", Config{Conf: cluster.Conf(), ID: "nobody", Keyring: cluster.Keyring("admin")}, nil, "client.nobody"},
+		{"a user whose key is not in the keyring", Config{Conf: cluster.Conf(), ID: "nobody", Keyring: cluster.Keyring("admin")}, nil, "client.nobody"},
 		{"no keyring", Config{Conf: cluster.Conf(), Keyring: "/nowhere/keyring"}, nil, "/nowhere/keyring"},
+		{"a key of a newer type", Config{Conf: cluster.Conf(), Keyring: newer}, newerIs, newerWhy},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Connect(t.Context(), c.config)
 			if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.why) {
-				t.Errorf("%v, want %v with %q in it", err, c.is, c.why)
+				t.Fatalf("%v, want %v with %q in it", err, c.is, c.why)
+			}
+			var refused *ConnectError
+			if errors.As(err, &refused) == (c.config.Conf != cluster.Conf()) || refused != nil && len(refused.Hints) == 0 {
+				t.Errorf("%#v, want a ConnectError with hints", err)
+			}
+			if strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), aes256kKey) {
+				t.Errorf("%q, want one sentence without the key", err)
 			}
 		})
 	}

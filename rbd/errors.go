@@ -59,7 +59,7 @@ func (c *Conn) plain(err error) error {
 	case 0:
 		return err
 	case syscall.ETIMEDOUT:
-		return fmt.Errorf("%w within %s: it or one of its OSDs is down, unreachable, paused or full (ceph -s tells), or the cluster no longer knows the key of %s",
+		return fmt.Errorf("%w within %s: it or one of its OSDs is down, unreachable, paused or full (ceph -s tells), the clock of one is an hour off or more, or the cluster no longer knows the key of %s",
 			ErrTimeout, c.timeout, c.user)
 	case syscall.EPERM, syscall.EACCES:
 		return fmt.Errorf("%w for %s (ceph auth get %s shows what it may do)", ErrPermission, c.user, c.user)

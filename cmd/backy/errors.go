@@ -17,7 +17,8 @@ func usagef(format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...)}
 }
 
-// hintedError carries the command line that would have been right.
+// hintedError carries the command line that would have been right, or what else
+// to do, a line each.
 type hintedError struct {
 	error
 	hint string

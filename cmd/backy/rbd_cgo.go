@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"backy/engine"
@@ -25,6 +26,10 @@ func (p *program) connect(ctx context.Context) (*rbd.Conn, error) {
 	conn, err := rbd.Connect(ctx, rbd.Config{
 		Conf: f.conf, Cluster: f.cluster, ID: f.id, Name: f.name, Keyring: f.keyring, Timeout: f.timeout,
 	})
+	var refused *rbd.ConnectError
+	if errors.As(err, &refused) {
+		return nil, withHint(err, strings.Join(refused.Hints, "\n"))
+	}
 	if err != nil {
 		return nil, err
 	}

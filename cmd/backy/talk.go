@@ -77,7 +77,7 @@ func (l told) fail(err error) {
 	}
 	l.t.print("backy: " + strings.ReplaceAll(err.Error(), "\n", "\nbacky: ")) // joined ones have a line each
 	if hint != "" {
-		l.t.print("hint: " + hint)
+		l.t.print("hint: " + strings.ReplaceAll(hint, "\n", "\nhint: "))
 	}
 }
 
