@@ -84,7 +84,8 @@ name for this image. An image in the place of the old one (restored, or made
 again under its name) goes on with its levels.
 
 --freeze runs before a snapshot is made and --thaw after it, whatever
-happens, with BACKY_POOL, BACKY_NAMESPACE, BACKY_IMAGE and BACKY_SPEC set.`,
+happens, with BACKY_POOL, BACKY_NAMESPACE, BACKY_IMAGE and BACKY_SPEC set.
+What --freeze leaves running is ended before --thaw runs.`,
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{
 				Name: "hints", Aliases: []string{"r", "rbd"}, Destination: &f.hints,

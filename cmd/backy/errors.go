@@ -46,14 +46,16 @@ func hintOf(err error) string {
 // interruptedError is the cause of a context that a signal ended.
 type interruptedError struct{ signal os.Signal }
 
-func (e *interruptedError) Error() string {
+func (e *interruptedError) Error() string { return "ended by " + e.name() }
+
+func (e *interruptedError) name() string {
 	switch e.signal {
 	case syscall.SIGINT:
-		return "ended by SIGINT"
+		return "SIGINT"
 	case syscall.SIGTERM:
-		return "ended by SIGTERM"
+		return "SIGTERM"
 	case syscall.SIGHUP:
-		return "ended by SIGHUP"
+		return "SIGHUP"
 	}
-	return "ended by signal " + e.signal.String()
+	return "signal " + e.signal.String()
 }

@@ -94,12 +94,31 @@ func (p *program) do(ctx context.Context) (err error) {
 	if err != nil && !line.help {
 		return err
 	}
+	defer p.announceEnd(ctx)()
 	defer func() { err = errors.Join(err, p.close()) }()
 	err = tree.RunContext(ctx, line.canonical())
 	if metricsErr := p.metrics.lookUp(ctx); metricsErr != nil {
 		p.talk.warn("%v", metricsErr)
 	}
 	return err
+}
+
+// announceEnd says what happens when a signal comes, until it is stopped.
+func (p *program) announceEnd(ctx context.Context) (stop func()) {
+	said := make(chan struct{})
+	unsaid := context.AfterFunc(ctx, func() {
+		defer close(said)
+		var interrupted *interruptedError
+		if errors.As(context.Cause(ctx), &interrupted) {
+			p.talk.say("%s: ending the run and cleaning up; another signal, after %s or more, ends it at once",
+				interrupted.name(), secondsText(secondSignal.Seconds()))
+		}
+	})
+	return func() {
+		if !unsaid() {
+			<-said
+		}
+	}
 }
 
 // atEnd arranges for what was opened to be closed, last first.

@@ -21,6 +21,13 @@ type talk struct {
 	warnings []string
 }
 
+// set sets how much is said.
+func (t *talk) set(quiet, verbose bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.quiet, t.verbose = quiet, verbose
+}
+
 // told is a line with fields, which only JSON objects show.
 type told struct {
 	t      *talk

@@ -70,7 +70,7 @@ func (p *program) applyCommon(*cli.Context) error {
 	if p.common.ceph.id != "" && p.common.ceph.name != "" {
 		return usagef("--id and --name exclude each other: they name the same user")
 	}
-	p.talk.quiet, p.talk.verbose = p.common.quiet, p.common.verbose
+	p.talk.set(p.common.quiet, p.common.verbose)
 	return p.metrics.checkFile()
 }
 

@@ -18,10 +18,10 @@ import (
 const grace = 2 * time.Second
 
 // command is a running shell command, in a process group that its keeper leads.
+// It may hold secrets: errors do not repeat it.
 // Its first process is reaped only when the process group needs no more signals.
 type command struct {
 	ctx    context.Context
-	line   string
 	cmd    *exec.Cmd
 	keeper *keeper
 	out    *os.File
@@ -34,11 +34,11 @@ type command struct {
 func startCommand(ctx context.Context, line string, stderr io.Writer) (*feed, error) {
 	out, in, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("run %q: %w", line, err)
+		return nil, fmt.Errorf("run --from-command: %w", err)
 	}
 	g, err := startKeeper()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("run %q: %w", line, err), in.Close(), out.Close())
+		return nil, errors.Join(fmt.Errorf("run --from-command: %w", err), in.Close(), out.Close())
 	}
 	cmd := exec.Command("sh", "-c", line)
 	cmd.Stdout, cmd.Stderr = in, stderr
@@ -48,9 +48,9 @@ func startCommand(ctx context.Context, line string, stderr io.Writer) (*feed, er
 	_ = in.Close() // only a write end for others to use
 	if err != nil {
 		g.dismiss()
-		return nil, errors.Join(fmt.Errorf("run %q: %w", line, err), out.Close())
+		return nil, errors.Join(fmt.Errorf("run --from-command: %w", err), out.Close())
 	}
-	c := &command{ctx: ctx, line: line, cmd: cmd, keeper: g, out: out, exited: make(chan struct{})}
+	c := &command{ctx: ctx, cmd: cmd, keeper: g, out: out, exited: make(chan struct{})}
 	go c.watch()
 	return &feed{r: &interruptible{ctx: ctx, f: out}, ended: c.ended, stop: c.stop}, nil
 }
@@ -77,9 +77,9 @@ func (c *command) ended() error {
 	var status *exec.ExitError
 	switch {
 	case errors.As(err, &status):
-		return fmt.Errorf("the command %q failed: %v", c.line, status.ProcessState)
+		return fmt.Errorf("--from-command failed: %v", status.ProcessState)
 	case err != nil:
-		return fmt.Errorf("the command %q: %w", c.line, err)
+		return fmt.Errorf("--from-command: %w", err)
 	}
 	return nil
 }

@@ -5,143 +5,159 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Freeze is what is done before and after a snapshot, to stop what writes to an
-// image: shell commands.
+// image: shell commands. They may hold secrets, so no error repeats them.
 type Freeze struct {
 	Freeze, Thaw string
 	Limit        time.Duration // for both commands, each, and for the time in between
 	Stderr       io.Writer     // of both commands, and their stdout; nil: none
 }
 
-// ErrThaw tells that thawing failed: something may be frozen still.
-var ErrThaw = errors.New("it may be frozen still")
+// ErrThaw says that thawing failed: something may still be frozen.
+var ErrThaw = errors.New("it may still be frozen")
 
 // Around runs the freezing command, take, and the thawing command, the latter
-// whatever becomes of the others: also where freezing failed half-way, the
-// context or the limit ended, or this process was killed. For that, a process
-// that waits for our end is started before anything is frozen; it thaws.
+// whatever becomes of the others: also if freezing failed half-way, the context
+// or the limit ended, or this process was stopped or killed. For that, both
+// commands are run by one process besides this one: see Guard.
 //
-// env are variables for the commands, KEY=VALUE. Where anything fails, the error
-// says so, even if take succeeded.
+// env are variables for the commands, KEY=VALUE. If anything fails, the error
+// says so, even if take succeeded. What take made counts only if the error is
+// nil: otherwise it may have come after thawing.
 func (f Freeze) Around(ctx context.Context, env []string, take func(context.Context) error) error {
-	guard, err := f.guard(env)
+	g, err := startGuard(env, f.Stderr)
 	if err != nil {
-		return err
+		return fmt.Errorf("freeze: %w", err)
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, f.Limit, fmt.Errorf("%q did not end within %s", f.Freeze, f.Limit))
-	err = f.freeze(limited, env)
-	cancel()
+	g.send(order{Freeze: f.Freeze, Thaw: f.Thaw, Limit: f.Limit})
+	err = g.frozen(ctx)
 	if err == nil {
 		limited, cancel := context.WithTimeoutCause(ctx, f.Limit, fmt.Errorf("the snapshot was not made within %s of freezing", f.Limit))
-		err = take(limited)
+		err = g.during(limited, take)
 		cancel()
 	}
-	return errors.Join(err, guard.thaw(f.Limit))
-}
-
-func (f Freeze) command(line string, env []string) *exec.Cmd {
-	cmd := exec.Command("sh", "-c", line)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = f.Stderr, f.Stderr
-	// Of its own group: what ends us by the keyboard does not end it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = grace
-	return cmd
-}
-
-// freeze runs the freezing command until ctx ends.
-func (f Freeze) freeze(ctx context.Context, env []string) error {
-	cmd := f.command(f.Freeze, env)
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("freeze: run %q: %w", f.Freeze, err)
+	thawErr := g.thaw(f.Limit)
+	if errors.Is(thawErr, errGuardLost) {
+		thawErr = f.thawAgain(g, env)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- waited(cmd) }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			return fmt.Errorf("freeze: the command %q failed: %w", f.Freeze, err)
+	if thawErr != nil && (errors.Is(err, errEarly) || errors.Is(err, errGuardLost)) {
+		return thawErr // which says the same, and more
+	}
+	return errors.Join(err, thawErr)
+}
+
+// errGuardLost says that the guard ended, or had to be ended, before it said that
+// it had thawed.
+var errGuardLost = errors.New("the process that freezes and thaws was killed")
+
+// errEarly ends the making of a snapshot that would not count.
+var errEarly = errors.New("thawed meanwhile")
+
+// thawAgain thaws in a lost guard's place. The snapshot does not count then:
+// nobody knows whether the lost one had thawed before it.
+func (f Freeze) thawAgain(lost *guard, env []string) error {
+	lost.endFreeze()
+	g, err := startGuard(env, f.Stderr)
+	if err != nil {
+		return fmt.Errorf("thaw: %w: %w, and no other can be started: %w", ErrThaw, errGuardLost, err)
+	}
+	g.send(order{Thaw: f.Thaw, Limit: f.Limit})
+	switch err := g.thaw(f.Limit); {
+	case errors.Is(err, errGuardLost):
+		return fmt.Errorf("thaw: %w: %w twice", ErrThaw, errGuardLost)
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("freeze: %w: --thaw was run by another one, and the snapshot does not count", errGuardLost)
+}
+
+// frozen waits for the guard to have frozen.
+func (g *guard) frozen(ctx context.Context) error {
+	for {
+		select {
+		case r, ok := <-g.reports:
+			if !ok {
+				return errGuardLost
+			}
+			g.group = r.Group
+			switch {
+			case r.Step == stepFreezing:
+				continue
+			case r.Error != "":
+				return fmt.Errorf("freeze: %s", r.Error)
+			}
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("freeze: %w", context.Cause(ctx))
 		}
-		return nil
-	case <-ctx.Done():
-		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-		<-ended
-		return fmt.Errorf("freeze: %w", context.Cause(ctx))
 	}
 }
 
-// waited waits for a command. That something it started still holds its output
-// is none of our business.
-func waited(cmd *exec.Cmd) error {
-	err := cmd.Wait()
-	if errors.Is(err, exec.ErrWaitDelay) {
-		return nil
-	}
+// during runs take, and ends its context if the guard thaws by itself meanwhile,
+// or is lost.
+func (g *guard) during(ctx context.Context, take func(context.Context) error) error {
+	watched, cancel := context.WithCancelCause(ctx)
+	over, seen := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(seen)
+		select {
+		case r, ok := <-g.reports:
+			if ok {
+				g.note(r)
+			}
+			cancel(errEarly)
+		case <-over:
+		}
+	}()
+	err := take(watched)
+	close(over)
+	<-seen
+	cancel(nil)
 	return err
 }
 
-// guard is a process that thaws as soon as its standard input ends: when we say
-// so, or have died.
-type guard struct {
-	line  string
-	cmd   *exec.Cmd
-	hold  io.Closer
-	ended chan error
-}
-
-// guardScript gets the thawing command as $1. Signals that go to everything in
-// a service's group at once make it thaw, not die.
-const guardScript = `trap : HUP INT TERM
-cat >/dev/null
-exec sh -c "$1" </dev/null`
-
-func (f Freeze) guard(env []string) (*guard, error) {
-	cmd := f.command(guardScript, env)
-	cmd.Args = append(cmd.Args, "thaw", f.Thaw)
-	in, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("thaw: prepare to run %q: %w", f.Thaw, err)
-	}
-	g := &guard{line: f.Thaw, cmd: cmd, hold: in, ended: make(chan error, 1)}
-	go func() { g.ended <- waited(cmd) }()
-	return g, nil
-}
-
-// thaw lets the guard thaw and waits for it.
+// thaw lets the guard thaw and waits for it, as long as that may take. Errors:
+// ErrThaw; errGuardLost.
 func (g *guard) thaw(limit time.Duration) error {
-	early := false
-	select {
-	case err := <-g.ended:
-		early = true
-		g.ended <- err
-	default:
-	}
-	_ = g.hold.Close() // ends the guard's wait; if it has ended, nothing waits
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case err := <-g.ended:
-		switch {
-		case err != nil:
-			return fmt.Errorf("thaw: %w: the command %q failed: %w", ErrThaw, g.line, err)
-		case early:
-			return errors.New("thaw: a signal made it come too early: the snapshot does not count")
+	defer g.leave()
+	_, _ = io.WriteString(g.hold, orderThaw+"\n") // one that is lost says nothing
+	patience := time.NewTimer(limit + grace + lastGrace + outputGrace + 2*grace)
+	defer patience.Stop()
+	for g.last == nil {
+		select {
+		case r, ok := <-g.reports:
+			if !ok {
+				return errGuardLost
+			}
+			g.note(r)
+		case <-patience.C: // somebody has stopped it
+			return errGuardLost
 		}
-		return nil
-	case <-timer.C:
-		_ = unix.Kill(-g.cmd.Process.Pid, unix.SIGKILL)
-		<-g.ended
-		return fmt.Errorf("thaw: %w: the command %q did not end within %s", ErrThaw, g.line, limit)
+	}
+	return g.last.err()
+}
+
+// note keeps the last report. Others may come in between, if freezing was given up.
+func (g *guard) note(r report) {
+	if r.Step == stepThawed {
+		g.last = &r
+	}
+}
+
+// endFreeze kills what a lost guard's freezing command still does, so that it
+// does not freeze after the thaw.
+func (g *guard) endFreeze() {
+	if g.group == 0 {
+		return
+	}
+	for start := time.Now(); time.Since(start) < lastGrace; time.Sleep(wake) {
+		if err := unix.Kill(-g.group, unix.SIGKILL); errors.Is(err, unix.ESRCH) {
+			return
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -57,6 +56,70 @@ func TestFreeze(t *testing.T) {
 	}
 	if got := s.done(t); got != allSteps {
 		t.Errorf("done: %s", got)
+	}
+}
+
+// What a freezing command leaves behind, or does against being ended, neither holds
+// up the thaw nor outlives it.
+func TestNothingOfFreezingOutlivesThawing(t *testing.T) {
+	const later = "(trap '' TERM; sleep 3; echo freeze later >>$STEPS; sleep 1000)"
+	for name, c := range map[string]struct {
+		freeze string
+		limit  time.Duration
+		fails  string
+	}{
+		"holds the output":         {freeze: "sleep 1000 &"},
+		"ignores SIGTERM":          {freeze: "trap '' TERM; while :; do sleep 1; done", limit: time.Second, fails: "did not end within 1s"},
+		"a child that comes later": {freeze: later + " &"},
+		"a daemon":                 {freeze: "setsid sh -c \"" + strings.ReplaceAll(later, "$", "\\$") + "\" & sleep .2"},
+		"a daemon's daemon":        {freeze: "setsid sh -c 'setsid sleep 1000 & exit 0' & sleep .2"},
+		"fails and goes on":        {freeze: later + " & exit 3", fails: "exit status 3"},
+		"is stopped":               {freeze: "kill -STOP $$", limit: time.Second, fails: "did not end within 1s"},
+		"a loop that forks":        {freeze: "(trap '' TERM; while :; do sleep .01; done) &"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSteps(t)
+			s.Freeze.Freeze += "; " + c.freeze
+			if c.limit != 0 {
+				s.Limit = c.limit
+			}
+			s.Thaw = "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c ^FREEZER=" + s.file + " >" + s.file + ".left; " + s.Thaw
+			// The variable tells what is left of the freezing command when it is thawed:
+			// grep's own shell does not have it.
+			s.Freeze.Freeze = "export FREEZER=" + s.file + "; " + s.Freeze.Freeze
+			err := s.Around(t.Context(), append(image, "STEPS="+s.file), s.take)
+			want := allSteps
+			if c.fails != "" {
+				want = "freeze web1, thaw web1"
+				if err == nil || !strings.Contains(err.Error(), c.fails) {
+					t.Errorf("got %v", err)
+				}
+			} else if err != nil {
+				t.Error(err)
+			}
+			if got := s.done(t); got != want {
+				t.Errorf("done: %s", got)
+			}
+			if left := string(readFile(t, s.file+".left")); left != "0\n" {
+				t.Errorf("processes left when it was thawed: %s", left)
+			}
+		})
+	}
+}
+
+// No error repeats a command: it may hold a secret.
+func TestFreezeErrorsKeepSecrets(t *testing.T) {
+	for _, f := range []Freeze{
+		{Freeze: "exit 3 # s3cret", Thaw: "exit 4 # s3cret", Limit: time.Minute},
+		{Freeze: "sleep 1000 # s3cret", Thaw: "sleep 1000 # s3cret", Limit: 100 * time.Millisecond},
+		{Freeze: "kill -KILL $$ # s3cret", Thaw: "kill -KILL $$ # s3cret", Limit: time.Minute},
+		{Freeze: strings.Repeat("s3cret", 1<<20), Thaw: strings.Repeat("s3cret", 1<<20), Limit: time.Minute},
+	} {
+		err := f.Around(t.Context(), nil, func(context.Context) error { return nil })
+		if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "--freeze") || !strings.Contains(err.Error(), "--thaw") {
+			t.Errorf("got %.300v", err)
+		}
 	}
 }
 
@@ -120,36 +183,4 @@ func TestThawsAlways(t *testing.T) {
 			t.Errorf("%v, done: %s", err, s.done(t))
 		}
 	})
-}
-
-// stepsEnv makes this test program a process that freezes and is then killed.
-const stepsEnv = "BACKY_TEST_FREEZE"
-
-// A process that is killed while something is frozen leaves it thawed.
-func TestThawsAfterKill(t *testing.T) {
-	if file := os.Getenv(stepsEnv); file != "" {
-		s := &steps{file: file, Freeze: Freeze{Freeze: "echo freeze >>" + file, Thaw: "echo thaw >>" + file, Limit: time.Minute}}
-		_ = s.Around(t.Context(), nil, func(context.Context) error { time.Sleep(time.Minute); return nil })
-		return
-	}
-	s := newSteps(t)
-	cmd := exec.Command(os.Args[0], "-test.run=^TestThawsAfterKill$")
-	cmd.Env = append(os.Environ(), stepsEnv+"="+s.file)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	until := func(want string) {
-		t.Helper()
-		for start := time.Now(); s.done(t) != want; time.Sleep(5 * time.Millisecond) {
-			if time.Since(start) > time.Minute {
-				t.Fatalf("done: %s, want %s", s.done(t), want)
-			}
-		}
-	}
-	until("freeze")
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // it was killed
-	until("freeze, thaw")
 }

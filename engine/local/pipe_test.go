@@ -160,7 +160,7 @@ func TestCommand(t *testing.T) {
 		{name: "has no input", line: "cat", out: ""},
 		{name: "of the right size", line: "printf abc", o: PipeOptions{Size: 3, HasSize: true}, out: "abc"},
 		{name: "closes its output early and ends well", line: "printf abc; exec >&-; sleep 0.1", out: "abc"},
-		{name: "fails", line: "printf abc; exit 3", out: "abc", words: []string{"printf abc; exit 3", "exit status 3"}},
+		{name: "fails", line: "printf abc; exit 3", out: "abc", words: []string{"--from-command failed: exit status 3"}},
 		{name: "fails at once", line: "exit 1", words: []string{"exit status 1"}},
 		{name: "fails after it closed its output", line: "printf abc; exec >&-; sleep 0.1; exit 4", out: "abc", words: []string{"exit status 4"}},
 		{name: "fails after the right size", line: "printf abc; exit 5", o: PipeOptions{Size: 3, HasSize: true}, out: "abc", words: []string{"exit status 5"}},
@@ -179,6 +179,9 @@ func TestCommand(t *testing.T) {
 			}
 			if test.words != nil {
 				mustFail(t, err, test.words...)
+				if err != nil && strings.Contains(err.Error(), test.line) {
+					t.Errorf("the error has the command, which may hold a secret: %v", err)
+				}
 				mustFail(t, p.Recheck(t.Context()), "not read to its end")
 				return
 			}

@@ -169,7 +169,7 @@ func TestCommandThatFailsMakesNoLevel(t *testing.T) {
 	r := newRepository(t)
 	for _, line := range []string{"exit 1", "head -c 100000 /dev/urandom; exit 1", "head -c 4194304 /dev/zero; exit 1", "printf abc; kill -KILL $$"} {
 		_, err := engine.Backup(t.Context(), r, "image", NewCommand(line, PipeOptions{}), engine.BackupOptions{})
-		mustFail(t, err, "the command", line)
+		mustFail(t, err, "--from-command failed: ")
 	}
 	levels, err := r.Levels(t.Context(), "image")
 	if err != nil || len(levels) > 0 {
