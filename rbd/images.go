@@ -48,7 +48,7 @@ func (c *Conn) Images(o ImagesOptions) *Images {
 func (p *Images) Look(ctx context.Context, specs []Spec) ([]batch.Image, error) {
 	images := make([]batch.Image, len(specs))
 	for _, s := range specs {
-		p.specs[s.String()] = s
+		p.specs[s.Label()] = s
 	}
 	var g errgroup.Group
 	g.SetLimit(looks)
@@ -62,7 +62,7 @@ func (p *Images) Look(ctx context.Context, specs []Spec) ([]batch.Image, error) 
 }
 
 func (p *Images) look(ctx context.Context, s Spec) batch.Image {
-	i := batch.Image{Label: s.String()}
+	i := batch.Image{Label: s.Label()}
 	name, nameErr := p.o.Name(s)
 	i.Name = name
 	info, err := p.conn.Look(ctx, s, batch.RulePrefix)

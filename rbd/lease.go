@@ -3,6 +3,7 @@ package rbd
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ceph/go-ceph/rados"
+	"github.com/zeebo/blake3"
 
 	"backy/store"
 )
@@ -49,9 +51,18 @@ type Lease struct {
 	renewer sync.WaitGroup
 }
 
+// longImage is the length, in bytes, from which an image's name is not part of
+// the object's: OSDs may take no more than 255, which rbd_id.IMAGE just fits.
+const longImage = 200
+
 // leaseObject is the name of the object. It is an image's name that makes it
-// end: two objects are the same only where the images are.
+// end, or the checksum of a long one: two objects are the same only where the
+// images are.
 func leaseObject(repository store.RepositoryID, image string) string {
+	if len(image) >= longImage {
+		sum := blake3.Sum256([]byte(image))
+		image = "~" + hex.EncodeToString(sum[:])
+	}
 	return fmt.Sprintf("backy.lease.%s.%s", repository, image)
 }
 

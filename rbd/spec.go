@@ -2,6 +2,7 @@ package rbd
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -66,17 +67,44 @@ func ParseSpec(s string) (Spec, error) {
 	return spec, nil
 }
 
-// String is what ParseSpec reads, in its shortest form.
+// String is what ParseSpec reads, in its shortest form. Names that it cannot read
+// are quoted, so that they can be printed: RBD takes nearly any bytes.
 func (s Spec) String() string {
-	name := Scheme + s.Pool + "/"
-	if s.Namespace != "" {
-		name += s.Namespace + "/"
+	plain := s.text(func(part string) string { return part })
+	if parsed, err := ParseSpec(plain); err == nil && parsed == s {
+		return plain
 	}
-	name += s.Image
+	return s.Label()
+}
+
+// Label is String, but for names that begin with a quote, which are quoted: no two
+// images have the same.
+func (s Spec) Label() string {
+	return s.text(func(part string) string {
+		if strings.HasPrefix(part, `"`) || strings.ContainsAny(part, "/@") || !utf8.ValidString(part) || strings.ContainsFunc(part, unicode.IsControl) {
+			return strconv.Quote(part)
+		}
+		return part
+	})
+}
+
+func (s Spec) text(part func(string) string) string {
+	name := Scheme + part(s.Pool) + "/"
+	if s.Namespace != "" {
+		name += part(s.Namespace) + "/"
+	}
+	name += part(s.Image)
 	if s.Snap != "" {
-		name += "@" + s.Snap
+		name += "@" + part(s.Snap)
 	}
 	return name
+}
+
+// recorded is the spec as a level's record gives it back: JSON has no bytes that
+// are not UTF-8.
+func (s Spec) recorded() Spec {
+	utf8Of := func(s string) string { return string([]rune(s)) }
+	return Spec{utf8Of(s.Pool), utf8Of(s.Namespace), utf8Of(s.Image), utf8Of(s.Snap)}
 }
 
 // pool is the pool with its namespace, for messages.

@@ -3,6 +3,8 @@ package rbd
 import (
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 )
 
 func TestParseSpec(t *testing.T) {
@@ -95,4 +97,28 @@ func FuzzParseSpec(f *testing.F) {
 			t.Errorf("ParseSpec(%q) prints %q, which reads as %+v, %v", s, spec, again, err)
 		}
 	})
+}
+
+// Every spec prints as one line of text, and no two images have one label, whatever
+// bytes their names have.
+func TestLabels(t *testing.T) {
+	parts := []string{"a", "b", "a/b", "a@b", "a\nb", `"a\nb"`, `"a/b"`, `"a`, `b"`, "\xff", "\xfe", "\ufffd", ".", `a"b`}
+	labels := map[string]Spec{}
+	for _, pool := range parts {
+		for _, namespace := range append(parts, "") {
+			for _, image := range parts {
+				s := Spec{Pool: pool, Namespace: namespace, Image: image}
+				label := s.Label()
+				if other, ok := labels[label]; ok {
+					t.Fatalf("%#v and %#v are both %s", s, other, label)
+				}
+				labels[label] = s
+				for _, text := range []string{label, s.String()} {
+					if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+						t.Errorf("%#v prints as %q", s, text)
+					}
+				}
+			}
+		}
+	}
 }

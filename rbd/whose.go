@@ -45,7 +45,7 @@ func (c *Conn) admit(ctx context.Context, who claimant, newest *store.Level) (no
 		return fmt.Sprintf("%s is of %s, which is no RBD image: this image is compared with it by checksum", level, newest.Origin.Source), nil
 	}
 	spec := Spec{Pool: o.Pool, Namespace: o.Namespace, Image: o.Image}
-	if o.Cluster == who.id.Cluster && spec == who.spec.at("") {
+	if o.Cluster == who.id.Cluster && spec == who.spec.at("").recorded() {
 		return fmt.Sprintf("%s is of an earlier image of this name, with the id %s: this one, %s, is compared with it by checksum",
 			level, o.ImageID, who.id.Image), nil
 	}

@@ -16,6 +16,9 @@ type Name string
 // file systems take.
 const maxNameKey = 200
 
+// ErrNameTooLong tells that a backup name is right but for its length.
+var ErrNameTooLong = fmt.Errorf("longer than %d bytes when escaped", maxNameKey)
+
 // ParseName checks a name given by a user.
 func ParseName(s string) (Name, error) {
 	n := Name(s)
@@ -35,8 +38,6 @@ func (n Name) Validate() error {
 		return fmt.Errorf("backup name %q: not UTF-8", s)
 	case strings.ContainsFunc(s, unicode.IsControl):
 		return fmt.Errorf("backup name %q: has control characters", s)
-	case len(n.escape()) > maxNameKey:
-		return fmt.Errorf("backup name %q: longer than %d bytes when escaped", s, maxNameKey)
 	}
 	for part := range strings.SplitSeq(s, "/") {
 		switch part {
@@ -45,6 +46,9 @@ func (n Name) Validate() error {
 		case ".", "..":
 			return fmt.Errorf("backup name %q: has a part %q", s, part)
 		}
+	}
+	if len(n.escape()) > maxNameKey {
+		return fmt.Errorf("backup name %q: %w", s, ErrNameTooLong)
 	}
 	return nil
 }

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strings"
-	"text/template"
 
 	"github.com/urfave/cli/v2"
-
-	"backy/store"
 )
 
 // pickFlags say which of a pool's images are meant, and what they are called in
@@ -17,8 +13,6 @@ type pickFlags struct {
 	include, exclude cli.StringSlice
 	names            string
 }
-
-const defaultNames = "{{.Pool}}/{{with .Namespace}}{{.}}/{{end}}{{.Image}}"
 
 func (f *pickFlags) flags(category string) []cli.Flag {
 	return []cli.Flag{
@@ -35,32 +29,6 @@ func (f *pickFlags) flags(category string) []cli.Flag {
 			Usage: "backup names, as in {{.Pool}}-{{.Image}}: `TEXT`",
 		},
 	}
-}
-
-// imagePlace is what --name-template has of an image.
-type imagePlace struct{ Pool, Namespace, Image string }
-
-// naming returns what names images in the repository.
-func (f *pickFlags) naming() (func(imagePlace) (store.Name, error), error) {
-	text := f.names
-	if text == "" {
-		text = defaultNames
-	}
-	t, err := template.New("name").Option("missingkey=error").Parse(text)
-	if err != nil {
-		return nil, usagef("--name-template: %s", strings.TrimPrefix(err.Error(), "template: "))
-	}
-	name := func(i imagePlace) (store.Name, error) {
-		var b strings.Builder
-		if err := t.Execute(&b, i); err != nil {
-			return "", fmt.Errorf("--name-template: %s", strings.TrimPrefix(err.Error(), "template: "))
-		}
-		return store.ParseName(b.String())
-	}
-	if _, err := name(imagePlace{"pool", "namespace", "image"}); err != nil {
-		return nil, &usageError{err}
-	}
-	return name, nil
 }
 
 // chosen returns what tells whether --include and --exclude leave an image in. A

@@ -113,7 +113,7 @@ func (p *program) poolStatus(ctx context.Context, repo *store.Repository, f stat
 	var names []store.Name
 	for _, i := range list {
 		images = append(images, health.Image{
-			Label: i.spec.String(), Name: i.name, Rules: i.rules, ID: i.info.ID, Created: i.info.Created, Err: i.err,
+			Label: i.spec.Label(), Name: i.name, Rules: i.rules, ID: i.info.ID, Created: i.info.Created, Err: i.err,
 		})
 		snapshots, names = append(snapshots, i.own...), append(names, i.name)
 	}
