@@ -186,13 +186,22 @@ func (b *backup) copy(ctx context.Context) (store.Ref, error) {
 		case wrong >= 0:
 			b.o.Warn("at byte %d the source has changed where nothing was said to have: reading and comparing everything; do not trust what named the changes", wrong)
 		default:
-			return b.w.FinishMap(ctx, b.chunks())
+			return b.finish(ctx)
 		}
 		enough()
 		b.o.Progress.Total.Store(b.o.Progress.Done.Load() + s.Size)
 		p = everything(s.Size)
 		b.state.Origin.Diff = store.DiffNone
 	}
+}
+
+// finish ends the map, and reads all of the source again if it has to.
+func (b *backup) finish(ctx context.Context) (store.Ref, error) {
+	root, err := b.w.FinishMap(ctx, b.chunks())
+	if err == nil && b.state.Again != nil {
+		err = b.again(ctx, root)
+	}
+	return root, err
 }
 
 // follow reads what a plan names and compares a sample of the rest. It returns

@@ -125,6 +125,12 @@ type State struct {
 	Sample    float64
 	SampleMin int
 
+	// Again, where it is not nil, opens the same state afresh once all of it has been
+	// read, which then is read a second time and must be as before. It is for a
+	// state that may still change. Where each place changes once at most, what two
+	// passes agree on is what all of it was between them.
+	Again func(ctx context.Context) (io.ReaderAt, error)
+
 	// Expected is about how many bytes Extents name, for progress; 0: unknown.
 	Expected int64
 

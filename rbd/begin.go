@@ -21,6 +21,9 @@ func (s *Source) survey(ctx context.Context) error {
 	if err == nil {
 		s.list, err = head.snapshots(ctx)
 	}
+	if err == nil {
+		s.unsettled, err = head.unsettled(ctx)
+	}
 	return errors.Join(err, head.close())
 }
 
@@ -38,21 +41,33 @@ func (s *Source) fix(ctx context.Context) error {
 			return noSnapshot(s.list, s.spec)
 		}
 	}
-	at, err := s.conn.open(ctx, s.spec.at(s.to.name), s.handle, readOnly)
+	at, err := s.openSnapshot(ctx)
 	if err != nil {
 		return err
-	}
-	s.at = at
-	// The name may have gone to another snapshot since it was listed.
-	if at.at.id != s.to.id {
-		return fmt.Errorf("%s: %w: it was removed or replaced just now", at.spec, ErrSnapshotGone)
 	}
 	list, err := at.snapshots(ctx)
 	if err != nil {
 		return err
 	}
 	s.list = list
-	return nil
+	// A migration may have begun since, or ended.
+	now, err := at.unsettled(ctx)
+	s.unsettled = s.unsettled || now
+	return errors.Join(err, s.checkDiff())
+}
+
+// openSnapshot opens what is backed up, as s.at.
+func (s *Source) openSnapshot(ctx context.Context) (*image, error) {
+	at, err := s.conn.open(ctx, s.spec.at(s.to.name), s.handle, readOnly)
+	if err != nil {
+		return nil, err
+	}
+	s.at = at
+	// The name may have gone to another snapshot since it was listed.
+	if at.at.id != s.to.id {
+		return nil, fmt.Errorf("%s: %w: it was removed or replaced just now", at.spec, ErrSnapshotGone)
+	}
+	return at, nil
 }
 
 // makeSnapshot removes the strays and makes this run's snapshot, or takes the one
@@ -63,17 +78,14 @@ func (s *Source) makeSnapshot(ctx context.Context, strays []snapshot) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, head.close()) }()
-	for _, stray := range strays {
-		if err := head.remove(ctx, stray); err != nil {
-			s.run.Warn("%v", err)
-		}
-	}
+	s.removeAll(ctx, head, strays)
 	s.tried = true
 	if adopted, err := s.adopt(ctx, head); err != nil || adopted {
 		return err
 	}
 	return s.options.Snapping.do(ctx, s.spec, func(ctx context.Context) error {
 		s.to, err = head.create(ctx, s.ownName())
+		s.made = err == nil
 		return err
 	})
 }
@@ -84,13 +96,12 @@ func (s *Source) origin(ctx context.Context) (store.Origin, error) {
 	if err != nil {
 		return store.Origin{}, err
 	}
-	return store.Origin{
-		Kind: "rbd", Source: s.spec.String(), Time: made,
-		RBD: &store.RBDOrigin{
-			Cluster: s.id.Cluster, Pool: s.spec.Pool, PoolID: s.id.PoolID, Namespace: s.spec.Namespace,
-			Image: s.spec.Image, ImageID: s.id.Image,
-			Snapshot: s.to.name, SnapshotID: s.to.id, Own: s.own,
-			Layout: s.layout,
-		},
-	}, nil
+	o := &store.RBDOrigin{
+		Cluster: s.id.Cluster, Pool: s.spec.Pool, PoolID: s.id.PoolID, Namespace: s.spec.Namespace,
+		Image: s.spec.Image, ImageID: s.id.Image,
+		Snapshot: s.to.name, SnapshotID: s.to.id, Own: s.own,
+		Layout: s.layout,
+	}
+	s.settledAs(o)
+	return store.Origin{Kind: "rbd", Source: s.spec.String(), Time: made, RBD: o}, nil
 }

@@ -32,6 +32,9 @@ func (im *image) writable(ctx context.Context, size int64) error {
 	if !primary {
 		return fmt.Errorf("%s: %w", im.spec, ErrNotPrimary)
 	}
+	if err := im.refuseMigrating(ctx, "restore to "+im.spec.String()); err != nil {
+		return err
+	}
 	return im.unused(ctx)
 }
 

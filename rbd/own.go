@@ -199,6 +199,9 @@ func (c *Conn) Space(ctx context.Context, o OwnSnapshot) (bytes int64, ok bool, 
 	if err != nil || !hasFastDiff(layout) {
 		return 0, false, err
 	}
+	if unsettled, err := at.unsettled(ctx); err != nil || unsettled {
+		return 0, false, err
+	}
 	list, err := at.snapshots(ctx)
 	if err != nil {
 		return 0, false, err

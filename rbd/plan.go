@@ -19,6 +19,8 @@ type span struct {
 	from   snapshot   // without an id: from the beginning of time
 	to     snapshot   // what is read; without an id: the image as it is now
 	chain  []snapshot // all snapshots from from to to
+
+	doubtful bool // to may have been made during a live migration
 }
 
 // newSpan picks what lies in between from the image's snapshots.
@@ -68,6 +70,9 @@ func (im *image) candidates(ctx context.Context, s span, d Diff, warn engine.War
 func (im *image) distrustFast(ctx context.Context, s span) error {
 	if !hasFastDiff(s.layout) {
 		return fmt.Errorf("%s: %w: the image does not have the features object-map and fast-diff", im.spec.at(""), ErrFastDiff)
+	}
+	if s.from.id != 0 && s.doubtful {
+		return fmt.Errorf("%s: %w: it is not known that %s was not made during a live migration", im.spec.at(""), ErrFastDiff, s.to.name)
 	}
 	ids := make([]uint64, len(s.chain))
 	last := s.to

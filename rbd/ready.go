@@ -89,7 +89,8 @@ func (s *Source) adopt(ctx context.Context, head *image) (adopted bool, err erro
 	}
 	if !ok {
 		s.run.Warn("%s has waited for longer than %s: a new snapshot is made in its place", s.spec.at(waiting.name), readyFor)
-		return false, head.remove(ctx, waiting)
+		s.removeAll(ctx, head, []snapshot{waiting})
+		return false, nil
 	}
 	if err := s.rename(ctx, waiting, s.ownName()); errors.Is(err, syscall.ENOENT) {
 		return false, nil

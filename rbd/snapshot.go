@@ -151,6 +151,9 @@ func (im *image) createError(ctx context.Context, err error, name string) error 
 	case 0:
 		return err
 	case syscall.EROFS:
+		if yes, migratingErr := im.migrating(ctx); migratingErr == nil && yes {
+			return fmt.Errorf("%s: %w, and this is its source: back up the destination", what, ErrMigrating)
+		}
 		if primary, mirrorErr := im.isPrimary(ctx); mirrorErr == nil && !primary {
 			return fmt.Errorf("%s: %w: back it up in the cluster that has the primary image, or name one of its snapshots with @SNAP", what, ErrNotPrimary)
 		}
@@ -178,7 +181,8 @@ func (im *image) isPrimary(ctx context.Context) (bool, error) {
 
 // remove removes a snapshot if it is still the one with that id and name, or goes
 // on with its removal. One that is gone is no error, nor one that is in the trash
-// for as long as it has clones: librbd removes it with the last of them.
+// for as long as it has clones: librbd removes it with the last of them. Error:
+// ErrMigrating. The image is open for writing, so that what it says is not old.
 func (im *image) remove(ctx context.Context, s snapshot) error {
 	list, err := im.snapshots(ctx)
 	if err != nil {
@@ -188,6 +192,9 @@ func (im *image) remove(ctx context.Context, s snapshot) error {
 		return nil
 	}
 	what := "remove the snapshot " + im.spec.at(s.name).String()
+	if err := im.refuseMigrating(ctx, what); err != nil {
+		return err
+	}
 	err = do(ctx, &im.calls, what, func() error { return im.rbd.RemoveSnapByID(s.id) })
 	switch errnoOf(err) {
 	case 0:
@@ -206,7 +213,11 @@ func (im *image) remove(ctx context.Context, s snapshot) error {
 // verify looks up an image afresh and checks that the snapshots are still what
 // they were. A handle that was open before does not tell: of a snapshot that was
 // removed it reads zeros, and diffs nothing, without an error.
-func (c *Conn) verify(ctx context.Context, spec Spec, id, handle string, want ...snapshot) error {
+//
+// unsettled tells that the image was in a live migration when reading began. It
+// must be so still: once the migration is committed, handles from before read
+// zeros of what they had from the source.
+func (c *Conn) verify(ctx context.Context, spec Spec, id, handle string, unsettled bool, want ...snapshot) error {
 	gone := fmt.Errorf("%s was removed while it was being read: %w", spec.at(""), ErrSnapshotGone)
 	im, err := c.open(ctx, spec.at(""), handle, readOnly)
 	if errors.Is(err, ErrNoImage) {
@@ -220,8 +231,15 @@ func (c *Conn) verify(ctx context.Context, spec Spec, id, handle string, want ..
 	if err == nil {
 		list, err = im.snapshots(ctx)
 	}
+	still := unsettled
+	if err == nil && unsettled {
+		still, err = im.unsettled(ctx)
+	}
 	if err = errors.Join(err, im.close()); err != nil {
 		return err
+	}
+	if still != unsettled {
+		return fmt.Errorf("%s: its live migration ended while it was being read: %w: run it again", spec.at(""), ErrSnapshotGone)
 	}
 	if now != id {
 		return gone

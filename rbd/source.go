@@ -52,11 +52,16 @@ type Source struct {
 	handle string     // the id to open it by; "" where that goes by name only
 	own    bool       // backy makes the snapshot
 	tried  bool       // it has begun to
+	made   bool       // and has: not one that had waited
 	at     *image     // opened at the snapshot
 	to     snapshot   // what is backed up
 	from   snapshot   // what is diffed from; no id where nothing is
 	list   []snapshot // all of the image's, when the backed up one was there
 	layout store.RBDLayout
+
+	unsettled bool // in a live migration, or a clone of one that is
+	checked   bool // that to was not made during one
+	said      bool // that for this no snapshot is removed
 }
 
 // Source makes a source of an image. Nothing is asked of the cluster yet.
@@ -72,7 +77,7 @@ func (c *Conn) Source(spec Spec, o SourceOptions) *Source {
 //
 // Errors: ErrNoPool, ErrNoNamespace, ErrNoImage, ErrNoSnapshot; ErrOthersName;
 // ErrNotPrimary, ErrPermission; ErrFastDiff where DiffFast was asked for and cannot be
-// trusted; ErrTimeout.
+// trusted; ErrMigrating where a diff was asked for; ErrTimeout.
 func (s *Source) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
 	s.run = run
 	state, err := s.begin(ctx)
@@ -87,6 +92,9 @@ func (s *Source) Begin(ctx context.Context, run engine.Run) (*engine.State, erro
 
 func (s *Source) begin(ctx context.Context) (*engine.State, error) {
 	if err := s.survey(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.checkDiff(); err != nil {
 		return nil, err
 	}
 	note, err := s.conn.admit(ctx, claimant{s.spec, s.id, s.run.Name, s.options.Adopt}, s.newest())
@@ -107,8 +115,13 @@ func (s *Source) begin(ctx context.Context) (*engine.State, error) {
 		View:   engine.View{Reader: &reader{ctx, s.at, s.to.size}, Size: s.to.size},
 		Origin: origin,
 	}
+	s.checked = s.proven()
 	level, from := choose(s.id, s.list, s.to, s.run.Levels, s.run.Distrust)
 	switch {
+	case s.unsettled:
+		s.run.Warn("%s is in a live migration, or a clone of an image that is: what changed is not known; everything is read, twice, and compared", s.spec.at(""))
+		state.Again = s.again
+		fallthrough
 	case s.options.Diff == DiffNone:
 		state.Base, state.Origin.Diff, state.Expected = s.newest(), store.DiffNone, s.to.size
 	case level != nil:
@@ -152,6 +165,7 @@ func (s *Source) allocated(ctx context.Context, state *engine.State) error {
 
 func (s *Source) stream(ctx context.Context, state *engine.State) (fast bool, err error) {
 	span := newSpan(s.handle, s.layout, s.list, s.from, s.to)
+	span.doubtful = !s.checked
 	set, fast, err := s.at.candidates(ctx, span, s.options.Diff, s.run.Warn)
 	if err != nil {
 		return false, err
@@ -170,7 +184,8 @@ func (s *Source) Recheck(ctx context.Context) error {
 	if s.from.id != 0 {
 		want = append(want, s.from)
 	}
-	return s.conn.verify(ctx, s.spec, s.id.Image, s.handle, want...)
+	s.checked = s.proven()
+	return s.conn.verify(ctx, s.spec, s.id.Image, s.handle, s.unsettled, want...)
 }
 
 // End closes the snapshot. After a commit it removes the snapshots of ours that

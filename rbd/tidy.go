@@ -74,13 +74,23 @@ func (s *Source) sweep(ctx context.Context, list []snapshot) {
 		s.run.Warn("snapshots of earlier backups are not removed: %v", err)
 		return
 	}
-	for _, snap := range list {
-		if err := head.remove(ctx, snap); err != nil {
-			s.run.Warn("%v", err)
-		}
-	}
+	s.removeAll(ctx, head, list)
 	if err := head.close(); err != nil {
 		s.run.Warn("%v", err)
+	}
+}
+
+// removeAll removes snapshots, unless the image is in a live migration.
+func (s *Source) removeAll(ctx context.Context, head *image, list []snapshot) {
+	for _, snap := range list {
+		err := head.remove(ctx, snap)
+		if errors.Is(err, ErrMigrating) {
+			s.unremoved(list)
+			return
+		}
+		if err != nil {
+			s.run.Warn("%v", err)
+		}
 	}
 }
 
@@ -94,7 +104,9 @@ func (s *Source) undo(ctx context.Context) {
 		return
 	}
 	err := s.removeOwn(ctx)
-	if err != nil {
+	if errors.Is(err, ErrMigrating) {
+		s.run.Warn("the snapshot %s of this run stays: %v; the first backup after that removes it", s.spec.at(s.ownName()), err)
+	} else if err != nil {
 		s.run.Warn("the snapshot %s of this run may be left; the next run removes it: %v", s.spec.at(s.ownName()), err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // View opens an image, or with spec.Snap a snapshot of it, to be compared with
-// a level. Its extents are what is allocated. ctx ends its reads. The closer must
+// a level. Its extents are what is allocated; in a live migration there are none. ctx ends its reads. The closer must
 // be closed; it fails where the snapshot is gone, so that what was read does not
 // count (ErrSnapshotGone).
 //
@@ -50,12 +50,23 @@ func (im *image) view(ctx context.Context) (v engine.View, vouch func(context.Co
 		return engine.View{}, nil, err
 	}
 	to.size = int64(size)
+	unsettled, err := im.unsettled(ctx)
+	if err != nil {
+		return engine.View{}, nil, err
+	}
 	vouch = func(context.Context) error { return nil }
-	if to.id != 0 {
-		vouch = func(ctx context.Context) error { return im.conn.verify(ctx, im.spec, id, handle, to) }
+	switch {
+	case to.id != 0:
+		vouch = func(ctx context.Context) error { return im.conn.verify(ctx, im.spec, id, handle, unsettled, to) }
+	case unsettled:
+		vouch = func(ctx context.Context) error { return im.conn.verify(ctx, im.spec, id, handle, true) }
+	}
+	v = engine.View{Reader: &reader{ctx, im, to.size}, Size: to.size}
+	if unsettled { // diffs are wrong there
+		return v, vouch, nil
 	}
 	span := newSpan(handle, layout, list, snapshot{}, to)
-	extents := func(yield func(hints.Extent, error) bool) {
+	v.Extents = func(yield func(hints.Extent, error) bool) {
 		set, _, err := im.candidates(ctx, span, DiffAuto, nil)
 		if err != nil {
 			yield(hints.Extent{}, err)
@@ -63,7 +74,7 @@ func (im *image) view(ctx context.Context) (v engine.View, vouch func(context.Co
 		}
 		im.changes(ctx, "", set, vouch)(yield)
 	}
-	return engine.View{Reader: &reader{ctx, im, to.size}, Size: to.size, Extents: extents}, vouch, nil
+	return v, vouch, nil
 }
 
 type closer struct {

@@ -63,6 +63,8 @@ func (c *Conn) admit(ctx context.Context, who claimant, newest *store.Level) (no
 	case err != nil:
 		return "", fmt.Errorf("%s: %w: %s is of %s, and it is unknown whether that image still exists: %w: give this image a name of its own, or add --adopt if the name is this image's from now on",
 			who.spec.at(""), ErrOthersName, level, old, err)
+	case there && c.comesFrom(ctx, who.spec, o):
+		return fmt.Sprintf("%s is of %s, from which this image is migrated: this one is compared with it by checksum", level, old), nil
 	case there:
 		return "", fmt.Errorf("%s: %w: %s is of %s, which still exists with the id %s: give this image a name of its own, or add --adopt if the name is this image's from now on",
 			who.spec.at(""), ErrOthersName, level, old, o.ImageID)

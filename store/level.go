@@ -66,6 +66,15 @@ type RBDOrigin struct {
 	SnapshotID uint64    `json:"snapshot_id"`
 	Own        bool      `json:"own"` // backy made the snapshot
 	Layout     RBDLayout `json:"layout"`
+
+	// Migrating says that the image, or one that it is a clone of, was in a live
+	// migration: then Ceph's diffs are wrong, and no diff may begin at the snapshot.
+	Migrating bool `json:"migrating,omitempty"`
+
+	// LastSnapshot is the id of the image's newest snapshot when the backup ran, if
+	// it was not migrating then: what is newer was not made while it migrated. 0:
+	// unknown.
+	LastSnapshot uint64 `json:"last_snapshot,omitempty"`
 }
 
 // RBDLayout is what a restore needs to create an image alike.

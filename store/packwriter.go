@@ -169,6 +169,9 @@ func (w *packWriter) Flush() {
 	})
 }
 
+// Settle returns once all that was flushed is durable, or the first error.
+func (w *packWriter) Settle() error { return w.puts.Wait() }
+
 // Wait returns once all that was flushed is durable, or the first error. The
 // writer must not be used after it.
 func (w *packWriter) Wait() error {

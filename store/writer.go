@@ -192,6 +192,13 @@ func (w *Writer) FinishMap(ctx context.Context, chunks int64) (Ref, error) {
 	return w.maps.Finish(ctx, chunks)
 }
 
+// FlushMap makes the map that FinishMap ended durable, so that it can be read
+// before Commit, which else does that.
+func (w *Writer) FlushMap() error {
+	w.nodes.Flush()
+	return w.nodes.Settle()
+}
+
 // ErrUndecided tells that it is not known whether a level was committed: the
 // repository did not answer. A later run settles it.
 var ErrUndecided = errors.New("it is not known whether the level was committed")
