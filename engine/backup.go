@@ -117,6 +117,7 @@ func (b *backup) run(ctx context.Context) (level store.Level, err error) {
 	if err := b.src.Recheck(ctx); err != nil {
 		return level, err
 	}
+	b.doubtEmpty(run)
 	level = b.record(root)
 	err = b.w.Commit(ctx, &level)
 	switch {
@@ -139,6 +140,14 @@ func (b *backup) noteOwner(run Run) {
 	}
 	l := &run.Levels[0]
 	b.o.Warn("level %s of %s is of %s: this source, which is no RBD image, is compared with it by checksum", l.Number, b.name, l.Origin.Source)
+}
+
+// doubtEmpty warns of an image that has become empty. A stream's source does that
+// itself.
+func (b *backup) doubtEmpty(run Run) {
+	if b.size == 0 && b.state.Stream == nil && len(run.Levels) > 0 && run.Levels[0].Size > 0 {
+		b.o.Warn("the source of %s is empty, and level %s was not: is it the right one?", b.name, run.Levels[0].Number)
+	}
 }
 
 // describe collects what the source is to know.

@@ -214,7 +214,7 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	p.metrics.about(nil, at.name)
 	src, err := p.openSource(ctx, f, sourceArg, at)
 	if err != nil {
-		return p.maybeImage(err, sourceArg)
+		return p.maybePipe(p.maybeImage(err, sourceArg), f, sourceArg)
 	}
 	repo, err := p.openOrCreate(ctx, at)
 	if err != nil {
@@ -236,7 +236,7 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 		return err
 	})
 	if err != nil {
-		return p.maybeAdopt(err)
+		return p.maybePipe(p.maybeAdopt(err), f, sourceArg)
 	}
 	p.report.Level = &level
 	p.talk.with(append(levelFields(&level), "image", sourceArg, "name", level.Name)...).say("%s", backupSummary(level))

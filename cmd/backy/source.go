@@ -130,6 +130,14 @@ func outside(arg, repository string) error {
 	return nil
 }
 
+// maybePipe hints at "-" for a file that can be read from front to back only.
+func (p *program) maybePipe(err error, f backupFlags, arg string) error {
+	if !errors.Is(err, local.ErrSize) || f.hints != "" {
+		return err
+	}
+	return withHint(err, p.retyped(arg, "-")+" <"+shellWord(arg))
+}
+
 // maybeImage hints at rbd: where a missing file's name looks like an image's.
 func (p *program) maybeImage(err error, arg string) error {
 	if kindOf(arg) != kindFile || !errors.Is(err, fs.ErrNotExist) {

@@ -49,18 +49,23 @@ func kindOf(path string, info fs.FileInfo) (kind, error) {
 // the page cache, where it would drive out what the host needs.
 const dropFrom = 64 << 20
 
+// ErrSize says that a file does not tell by its size how much it holds. It can be
+// read from front to back only.
+var ErrSize = errors.New("its size does not say how much it holds")
+
 // input is a file or a block device opened for reading.
 type input struct {
-	path string
-	f    *os.File
-	kind kind
-	info fs.FileInfo // as it was when opened
-	size int64       // bytes
-	drop bool        // forget in the page cache what was read
+	path   string
+	f      *os.File
+	kind   kind
+	info   fs.FileInfo // as it was when opened
+	size   int64       // bytes
+	drop   bool        // forget in the page cache what was read
+	direct *direct     // reads a device; nil for a file
 }
 
 // openInput opens a file or a block device. Character devices are not even
-// opened: that alone can rewind a tape.
+// opened: that alone can rewind a tape. Errors: ErrSize.
 func openInput(path string) (*input, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -73,13 +78,20 @@ func openInput(path string) (*input, error) {
 	if k == kindPipe {
 		return nil, fmt.Errorf("%s is a pipe: want a file or a block device", path)
 	}
-	f, err := os.Open(path)
+	flags := os.O_RDONLY
+	if k == kindFile {
+		flags |= unix.O_NONBLOCK // the kernel has files that wait for more at their end
+	}
+	f, err := os.OpenFile(path, flags, 0)
+	if errors.Is(err, unix.EAGAIN) { // somebody has a lease on it, and has to be waited for
+		f, err = os.Open(path)
+	}
 	if err != nil {
 		return nil, err
 	}
 	in := &input{path: path, f: f, kind: k}
 	if err := in.measure(info); err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, in.Close())
 	}
 	return in, nil
 }
@@ -95,7 +107,40 @@ func (in *input) measure(expected fs.FileInfo) (err error) {
 	if in.size, err = in.sizeNow(); err != nil {
 		return err
 	}
-	in.drop = in.kind == kindFile && in.size >= dropFrom
+	if in.kind == kindFile {
+		in.drop = in.size >= dropFrom
+		return errors.Join(in.lookAtEnd(), unix.SetNonblock(int(in.f.Fd()), false))
+	}
+	if in.size == 0 {
+		return fmt.Errorf("%s is a block device of 0 bytes: it has no medium, or is not set up", in.path)
+	}
+	in.direct, err = newDirect(in.f, in.size)
+	return err
+}
+
+// Close closes the input.
+func (in *input) Close() error {
+	err := in.f.Close()
+	if in.direct != nil {
+		err = errors.Join(err, in.direct.Close())
+	}
+	return err
+}
+
+// lookAtEnd reads a file's last byte, and one more. Some files say 0, or a page,
+// whatever they hold: the kernel's own, and some of FUSE and of other hosts.
+func (in *input) lookAtEnd() error {
+	var last [2]byte
+	from := max(in.size-1, 0)
+	n, err := in.f.ReadAt(last[:], from)
+	switch {
+	case err != nil && err != io.EOF && !errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("read the end of %s: %w", in.path, err)
+	case errors.Is(err, unix.EAGAIN), from+int64(n) > in.size:
+		return fmt.Errorf("%s says that it is %d bytes long, but goes on after them: %w", in.path, in.size, ErrSize)
+	case from+int64(n) < in.size:
+		return fmt.Errorf("%s says that it is %d bytes long, but ends before: %w", in.path, in.size, ErrSize)
+	}
 	return nil
 }
 
@@ -114,7 +159,11 @@ func (in *input) sizeNow() (int64, error) {
 // ReadAt fills p or fails: an end within the size that was found at first is an
 // error, and not io.EOF.
 func (in *input) ReadAt(p []byte, off int64) (int, error) {
-	n, err := in.f.ReadAt(p, off)
+	var r io.ReaderAt = in.f
+	if in.direct != nil {
+		r = in.direct
+	}
+	n, err := r.ReadAt(p, off)
 	if in.drop && n > 0 {
 		// Of no effect on what is dirty or mapped, and no harm if refused.
 		_ = unix.Fadvise(int(in.f.Fd()), off, int64(n), unix.FADV_DONTNEED)
@@ -207,5 +256,5 @@ func OpenView(path string) (engine.View, io.Closer, error) {
 	if err != nil {
 		return engine.View{}, nil, fmt.Errorf("open the source: %w", err)
 	}
-	return in.view(), in.f, nil
+	return in.view(), in, nil
 }

@@ -46,7 +46,7 @@ var _ engine.Source = (*Source)(nil)
 func NewSource(path string, o SourceOptions) *Source { return &Source{path: path, o: o} }
 
 // Begin opens the source. The error is a *hints.BoundsError where hints lie
-// outside of it, and ErrHintsForPipe where they make no sense.
+// outside of it, ErrHintsForPipe where they make no sense, and ErrSize.
 func (s *Source) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
 	info, err := os.Stat(s.path)
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *Source) Begin(ctx context.Context, run engine.Run) (*engine.State, erro
 	}
 	state, err := s.plan(in, run)
 	if err != nil {
-		return nil, errors.Join(err, in.f.Close())
+		return nil, errors.Join(err, in.Close())
 	}
 	s.in, s.warn = in, run.Warn
 	return state, nil
@@ -194,14 +194,22 @@ func (s *Source) Recheck(ctx context.Context) error {
 	if !s.same(now) {
 		return fmt.Errorf("%s was replaced by another %s during the backup: start again", s.path, s.in.kind)
 	}
-	size, err := s.in.sizeNow()
-	if err != nil {
+	// Another host's changes may only be seen by opening the file again, or in what
+	// comes after its end.
+	again, err := openInput(s.path)
+	if err != nil && !errors.Is(err, ErrSize) {
 		return fmt.Errorf("look at the source again: %w", err)
 	}
-	if size != s.in.size {
-		return fmt.Errorf("%s was %d bytes long and now is %d: it was resized during the backup, start again", s.path, s.in.size, size)
+	if err != nil {
+		return fmt.Errorf("it was written to during the backup, start again: %w", err)
 	}
-	if s.in.kind == kindFile && !now.ModTime().Equal(s.in.info.ModTime()) {
+	if err := again.Close(); err != nil {
+		return err
+	}
+	if again.size != s.in.size {
+		return fmt.Errorf("%s was %d bytes long and now is %d: it was resized during the backup, start again", s.path, s.in.size, again.size)
+	}
+	if s.in.kind == kindFile && !again.info.ModTime().Equal(s.in.info.ModTime()) {
 		s.warn("%s was written to during the backup: the level holds some of it as it was before, some as it was after", s.path)
 	}
 	return nil
@@ -223,5 +231,5 @@ func (s *Source) End(ctx context.Context, outcome engine.Outcome) error {
 	if s.pipe != nil {
 		return s.pipe.End(ctx, outcome)
 	}
-	return s.in.f.Close()
+	return s.in.Close()
 }

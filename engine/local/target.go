@@ -145,6 +145,9 @@ func (t *Target) openDevice() (err error) {
 		return errors.Join(fmt.Errorf("%s is read-only", t.path), t.discard())
 	}
 	size, err := t.f.Seek(0, io.SeekEnd)
+	// What is written is whole pages. Where the level ends inside of one, the rest of it
+	// is written back as the page cache has it, which may be stale.
+	forgetCached(t.f, 0, size)
 	switch {
 	case err != nil:
 		return errors.Join(fmt.Errorf("measure the target: %w", err), t.discard())
