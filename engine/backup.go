@@ -111,6 +111,9 @@ func (b *backup) run(ctx context.Context) (level store.Level, err error) {
 		}
 	}()
 	root, err := b.copy(ctx)
+	if b.base != nil {
+		b.noter().copies(ctx)
+	}
 	if err != nil {
 		return level, err
 	}
@@ -189,7 +192,7 @@ func (b *backup) copy(ctx context.Context) (store.Ref, error) {
 		var lost *store.NodeError
 		switch {
 		case errors.As(err, &lost) && b.base != nil:
-			b.loseBase(lost)
+			b.loseBase(ctx, lost)
 		case err != nil:
 			return store.Ref{}, err
 		case wrong >= 0:
@@ -226,10 +229,16 @@ func (b *backup) follow(ctx context.Context, p *plan) (wrong int64, err error) {
 }
 
 // loseBase goes on without the base, whose map cannot be read.
-func (b *backup) loseBase(lost *store.NodeError) {
+func (b *backup) loseBase(ctx context.Context, lost *store.NodeError) {
+	// Where the base was removed meanwhile, there is nothing to note; where ctx has
+	// ended, the next step says so.
+	_ = b.noter().note(ctx, lost)
 	b.o.Warn("the map of level %s is damaged (%v): reading everything instead of what changed", b.base.Number, lost)
 	b.base = nil
 }
+
+// noter notes what is bad in the base.
+func (b *backup) noter() *noter { return &noter{repo: b.repo, level: b.base, warn: b.o.Warn} }
 
 func (b *backup) chunks() int64 { return (b.size + b.repo.ChunkSize - 1) / b.repo.ChunkSize }
 

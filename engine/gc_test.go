@@ -287,7 +287,7 @@ func TestGCLeavesWhatIsRead(t *testing.T) {
 	data := make([]byte, 70*chunk)
 	fill(rand.New(rand.NewPCG(5, 5)), data)
 	l := mustBackup(t, r, "image", &image{data: data})
-	release := r.Lease(t.Context(), &l)
+	_, release := r.Hold(t.Context(), &l, store.HoldOptions{})
 	if err := engine.Remove(t.Context(), r, "image", []store.LevelNumber{l.Number}); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,11 @@ type RestoreOptions struct {
 	Writers  int       // units in work at a time; 0: 8
 	Rate     *Rate     // caps reading; may be nil
 	Progress *Progress // may be nil
+	Warn     Warn      // of what does not end a restore; may be nil
+
+	// Beat is how often the repository is told that the level is still being read,
+	// and asked whether it is still there; 0: a minute.
+	Beat time.Duration
 
 	// SkipDamaged writes zeros in place of what cannot be read, on a target that
 	// had something there too, so that nothing stale looks valid.
@@ -36,8 +41,7 @@ type RestoreReport struct {
 
 // restore is one run of Restore or Stream.
 type restore struct {
-	repo    *store.Repository
-	level   *store.Level
+	noter
 	target  Target
 	zeroed  bool  // the target reads as zeros where nothing is written
 	unit    int64 // chunks of a piece
@@ -60,21 +64,23 @@ type piece struct {
 
 // Restore writes a level to a target. After an error the target has been
 // aborted. Errors: *DamagedError where chunks of the level are bad; if they
-// are known to be, before anything is written. Where those are to be skipped,
+// are known to be, before anything is written. store.ErrRemoved where the level
+// was removed meanwhile. Where bad chunks are to be skipped,
 // the rest has been written and the target is finished.
 func Restore(ctx context.Context, repo *store.Repository, level store.Level, t Target, o RestoreOptions) (RestoreReport, error) {
 	started := time.Now()
 	r := newRestore(repo, &level, o, t.WriteSize())
 	r.target = t
-	defer repo.Lease(ctx, &level)()
-	if err := r.refuseDamaged(ctx); err != nil {
+	held, release := r.hold(ctx)
+	defer release()
+	if err := r.refuseDamaged(held); err != nil {
 		return RestoreReport{}, err
 	}
 	var err error
-	if r.zeroed, err = t.Prepare(ctx, level); err != nil {
+	if r.zeroed, err = t.Prepare(held, level); err != nil {
 		return RestoreReport{}, err
 	}
-	err = pipeline(ctx, workers(o.Writers), r.produce, r.write, func(context.Context, *piece) error { return nil })
+	err = pipeline(held, workers(o.Writers), r.produce, r.write, func(context.Context, *piece) error { return nil })
 	if err == nil {
 		if err := t.Finish(ctx); err != nil {
 			return r.report(started), err
@@ -90,11 +96,12 @@ func Restore(ctx context.Context, repo *store.Repository, level store.Level, t T
 func Stream(ctx context.Context, repo *store.Repository, level store.Level, w io.Writer, o RestoreOptions) (RestoreReport, error) {
 	started := time.Now()
 	r := newRestore(repo, &level, o, unitBytes)
-	defer repo.Lease(ctx, &level)()
-	if err := r.refuseDamaged(ctx); err != nil {
+	held, release := r.hold(ctx)
+	defer release()
+	if err := r.refuseDamaged(held); err != nil {
 		return RestoreReport{}, err
 	}
-	err := pipeline(ctx, workers(o.Writers), r.produce, r.read, func(ctx context.Context, p *piece) error {
+	err := pipeline(held, workers(o.Writers), r.produce, r.read, func(ctx context.Context, p *piece) error {
 		if p.refs == nil {
 			return r.streamZeros(ctx, w, p)
 		}
@@ -115,7 +122,17 @@ func newRestore(repo *store.Repository, level *store.Level, o RestoreOptions, wr
 		o.Progress = &Progress{}
 	}
 	o.Progress.Total.Store(level.Size)
-	return &restore{repo: repo, level: level, o: o, unit: max(min(writeSize, unitBytes)/level.ChunkSize, 1)}
+	return &restore{noter: noter{repo: repo, level: level, warn: o.Warn}, o: o, unit: max(min(writeSize, unitBytes)/level.ChunkSize, 1)}
+}
+
+// hold keeps the level from being collected until release, which also notes
+// what was found on the way.
+func (r *restore) hold(ctx context.Context) (held context.Context, release func()) {
+	held, done := r.repo.Hold(ctx, r.level, store.HoldOptions{Beat: r.o.Beat, Moved: r.o.Progress.Done.Load, Warn: r.o.Warn})
+	return held, func() {
+		r.copies(ctx)
+		done()
+	}
 }
 
 func (r *restore) report(started time.Time) RestoreReport {
@@ -150,9 +167,9 @@ func (r *restore) damage() error {
 func (r *restore) skipMap(ctx context.Context, pos int64, err error) (next int64, _ error) {
 	var lost *store.NodeError
 	if !r.o.SkipDamaged || !errors.As(err, &lost) || context.Cause(ctx) != nil {
-		return 0, damagedMap(r.level, err)
+		return 0, r.damagedMap(ctx, err)
 	}
-	if err := noteDamage(ctx, r.repo, r.level, err); err != nil {
+	if err := r.note(ctx, err); err != nil {
 		return 0, err
 	}
 	next = lost.First + lost.Count
@@ -172,7 +189,7 @@ func (r *restore) refuseDamaged(ctx context.Context) error {
 	}
 	bad, err := damagedRanges(ctx, r.repo, damage, r.level)
 	if err != nil {
-		return damagedMap(r.level, err)
+		return r.damagedMap(ctx, err)
 	}
 	still, cause, err := r.confirm(ctx, bad)
 	if err != nil || len(still) == 0 {
@@ -192,7 +209,7 @@ func (r *restore) confirm(ctx context.Context, chunks []hints.Range) (bad []hint
 		for i, c := range batch {
 			one, err := look(ctx, c.First, 1)
 			if err != nil {
-				return nil, nil, damagedMap(r.level, err)
+				return nil, nil, r.damagedMap(ctx, err)
 			}
 			refs[i] = one[0]
 		}
@@ -209,14 +226,18 @@ func (r *restore) confirm(ctx context.Context, chunks []hints.Range) (bad []hint
 	return bad, cause, nil
 }
 
-// damagedMap turns an unreadable part of a level's map into a *DamagedError.
-func damagedMap(l *store.Level, err error) error {
+// damagedMap notes an unreadable part of the level's map and turns it into a
+// *DamagedError.
+func (r *restore) damagedMap(ctx context.Context, err error) error {
 	var lost *store.NodeError
 	if !errors.As(err, &lost) {
 		return err
 	}
-	e := extentOf(l, lost.First, lost.Count)
-	return &DamagedError{Name: l.Name, Level: l.Number, Extents: []hints.Extent{e}, Cause: err}
+	if err := r.note(ctx, err); err != nil {
+		return err
+	}
+	e := extentOf(r.level, lost.First, lost.Count)
+	return &DamagedError{Name: r.level.Name, Level: r.level.Number, Extents: []hints.Extent{e}, Cause: err}
 }
 
 // extentOf returns the bytes of a run of chunks.
@@ -296,7 +317,7 @@ func (r *restore) read(ctx context.Context, p *piece) error {
 		return err
 	}
 	p.data = getBuffer(int(e.Length))
-	bad, err := fetchInto(ctx, r.repo, r.level, p.first, p.refs, p.data)
+	bad, err := r.fetchInto(ctx, p.first, p.refs, p.data)
 	if err != nil {
 		return err
 	}
@@ -337,7 +358,8 @@ type badChunk struct {
 // fetchInto reads the chunks of positions from first on into data, which
 // begins there; holes and bad chunks become zeros. Bad ones are noted in the
 // repository and returned.
-func fetchInto(ctx context.Context, repo *store.Repository, l *store.Level, first int64, refs []store.Ref, data []byte) (bad []badChunk, err error) {
+func (n *noter) fetchInto(ctx context.Context, first int64, refs []store.Ref, data []byte) (bad []badChunk, err error) {
+	l := n.level
 	var wanted []store.Ref
 	var places []int
 	room := func(i int) []byte {
@@ -352,30 +374,16 @@ func fetchInto(ctx context.Context, repo *store.Repository, l *store.Level, firs
 		wanted, places = append(wanted, ref), append(places, i)
 	}
 	into := func(i int) []byte { return room(places[i]) }
-	err = repo.FetchInto(ctx, store.KindData, wanted, into, func(i, n int, err error) error {
+	err = n.repo.FetchInto(ctx, store.KindData, wanted, into, func(i, got int, err error) error {
 		if err == nil {
-			clear(into(i)[n:])
+			clear(into(i)[got:])
 			return nil
 		}
 		clear(into(i))
 		bad = append(bad, badChunk{first + int64(places[i]), err})
-		return noteDamage(ctx, repo, l, err)
+		return n.note(ctx, err)
 	})
 	return bad, err
-}
-
-// noteDamage writes down a bad chunk for the next backup to mend. A repository
-// that cannot be written to is read all the same. Of a level that has been
-// removed meanwhile nothing is noted: that is why it cannot be read.
-func noteDamage(ctx context.Context, repo *store.Repository, l *store.Level, err error) error {
-	if err := repo.CheckRemoved(ctx, l); err != nil {
-		return err
-	}
-	var chunk *store.ChunkError
-	if errors.As(err, &chunk) {
-		_ = repo.NoteDamage(ctx, l, chunk)
-	}
-	return context.Cause(ctx)
 }
 
 // write brings a piece to the target.

@@ -23,6 +23,10 @@ type ScrubOptions struct {
 	Rate     *Rate     // caps reading; may be nil
 	Progress *Progress // may be nil
 	Warn     Warn      // of what does not end a scrub; may be nil
+
+	// Beat is how often the repository is told that the level is still being read,
+	// and asked whether it is still there; 0: a minute.
+	Beat time.Duration
 }
 
 // unnoted warns of what was checked but could not be noted as such, as in a
@@ -51,8 +55,7 @@ type ScrubReport struct {
 
 // scrub is one run of Scrub.
 type scrub struct {
-	repo   *store.Repository
-	level  *store.Level
+	noter
 	o      ScrubOptions
 	report ScrubReport
 	rand   *rand.Rand
@@ -68,9 +71,11 @@ func Scrub(ctx context.Context, repo *store.Repository, level store.Level, o Scr
 	}
 	o.Progress.Total.Store(level.Size)
 	started := time.Now()
-	defer repo.Lease(ctx, &level)()
-	s := &scrub{repo: repo, level: &level, o: o, rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
-	err := pipeline(ctx, workers(o.Readers), s.produce, s.check, func(context.Context, *piece) error { return nil })
+	s := &scrub{noter: noter{repo: repo, level: &level, warn: o.Warn}, o: o, rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
+	moved := func() int64 { return o.Progress.Done.Load() + o.Progress.Read.Load() }
+	held, release := repo.Hold(ctx, &level, store.HoldOptions{Beat: o.Beat, Moved: moved, Warn: o.Warn})
+	defer release()
+	err := pipeline(held, workers(o.Readers), s.produce, s.check, func(context.Context, *piece) error { return nil })
 	r := &s.report
 	r.Damaged, r.Different = hints.Normalize(r.Damaged), hints.Normalize(r.Different)
 	r.Seconds = time.Since(started).Seconds()
@@ -206,7 +211,7 @@ func (s *scrub) existing(ctx context.Context) rangeSeq {
 func (s *scrub) checkCopies(ctx context.Context, refs []store.Ref) error {
 	return s.repo.CheckNodes(ctx, refs, func(bad *store.ChunkError) error {
 		s.report.MapNodes++
-		return noteDamage(ctx, s.repo, s.level, bad)
+		return s.note(ctx, bad)
 	})
 }
 
@@ -272,7 +277,7 @@ func (s *scrub) check(ctx context.Context, p *piece) error {
 	}
 	stored := getBuffer(int(e.Length))
 	defer putBuffer(stored)
-	bad, err := fetchInto(ctx, s.repo, s.level, p.first, p.refs, stored)
+	bad, err := s.fetchInto(ctx, p.first, p.refs, stored)
 	if err != nil {
 		return err
 	}
@@ -301,7 +306,7 @@ func (s *scrub) checkStored(ctx context.Context, p *piece, e hints.Extent) error
 			return nil
 		}
 		s.found(&s.report.Damaged, extentOf(s.level, at[i], 1))
-		return noteDamage(ctx, s.repo, s.level, err)
+		return s.note(ctx, err)
 	})
 	s.count(p)
 	s.o.Progress.Read.Add(e.Length)

@@ -15,7 +15,7 @@ func (b *backup) copyStream(ctx context.Context) (store.Ref, error) {
 	var lost *store.NodeError
 	err := eachLeaf(ctx, b.repo, b.baseMap(), func(store.Leaf) {})
 	if errors.As(err, &lost) {
-		b.loseBase(lost)
+		b.loseBase(ctx, lost)
 	} else if err != nil {
 		return store.Ref{}, err
 	}

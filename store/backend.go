@@ -2,8 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 )
+
+// ErrIrregular tells that what stands at a key is no object: a pipe, a device,
+// a link. Who put it there is not backy, and to try again does not help.
+var ErrIrregular = errors.New("it is no regular file")
 
 // Backend keeps immutable objects under keys: paths of segments with slashes
 // between, without "." and "..", such as data/0123456789abcdef/00000000. No key
@@ -20,7 +25,8 @@ type Backend interface {
 
 	// Get reads from off into p as io.ReaderAt does: fewer bytes than len(p) only
 	// with an error, io.EOF at the object's end. A missing key matches
-	// fs.ErrNotExist.
+	// fs.ErrNotExist, one with something else in an object's place ErrIrregular,
+	// at once: List lists it as empty.
 	Get(ctx context.Context, key string, p []byte, off int64) (int, error)
 
 	// List calls fn for every object whose key begins with the prefix, in no

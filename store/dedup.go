@@ -171,6 +171,11 @@ func (c *tableCache) sums(ctx context.Context, id PackID) ([]Checksum, error) {
 	if err != nil && context.Cause(ctx) != nil {
 		return nil, context.Cause(ctx)
 	}
+	if err != nil {
+		if err := c.repo.noteBadTable(ctx, id); err != nil {
+			return nil, err
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tables == nil {

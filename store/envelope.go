@@ -80,6 +80,8 @@ func readAll(ctx context.Context, b Backend, key string, max int) ([]byte, error
 		switch {
 		case errors.Is(err, io.EOF):
 			return p[:n], nil
+		case errors.Is(err, ErrIrregular):
+			return nil, fmt.Errorf("%w: %w", errBadObject, err)
 		case err != nil:
 			return nil, err
 		case n < len(p):

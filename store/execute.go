@@ -214,7 +214,7 @@ func (r *Repository) rewrite(ctx context.Context, folder string, s sentence, siz
 			continue
 		}
 		if e.Codec == Absent {
-			return 0, nil
+			return 0, r.noteLost(ctx, s.Kind, Ref{Sum: e.Sum, Pack: s.Pack, Index: uint32(i)})
 		}
 		from := e.Offset + frameHeaderSize
 		kept.append(Encoded{Sum: e.Sum, Raw: e.Raw, Codec: e.Codec, Stored: b.frames[from : from+int64(e.Stored)], CRC: e.CRC}, e.Type)

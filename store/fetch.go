@@ -132,6 +132,7 @@ func (f *fetcher) pack(ctx context.Context, kind Kind, refs []wanted, fn func(in
 		return err
 	}
 	failed = slices.Clone(failed)
+	first := slices.Clone(failed)
 	for tried := map[string]bool{}; len(failed) > 0; {
 		keys, err := f.untried(ctx, kind, id, tried)
 		if err != nil {
@@ -145,6 +146,9 @@ func (f *fetcher) pack(ctx context.Context, kind Kind, refs []wanted, fn func(in
 				return err
 			}
 		}
+	}
+	if kind == KindMap {
+		f.repo.suspect(first)
 	}
 	for _, w := range failed {
 		if err := fn(w.at, nil, &ChunkError{Kind: kind, Ref: w.ref, Cause: cause}); err != nil {

@@ -60,7 +60,8 @@ func newHouse(t *testing.T, judged bool) house {
 	must(r.putObject(ctx, checkedPrefix()+l.Run.String()+".0", "checked", &checkedPart{Folder: "data", Rows: map[RunID][]checkedRow{l.Run: {{0, 1, 0, 5, 5}}}}))
 	must(r.NoteDamage(ctx, &l, &ChunkError{Kind: KindMap, Ref: l.Root, Cause: errors.New("once")}))
 	must(r.noteTable(ctx, &PackObject{ID: l.Root.Pack, folder: uint8(slices.Index(packFolders[:], mapsPrefix))}, errors.New("once")))
-	r.Lease(ctx, &l)
+	_, release := r.Hold(ctx, &l, HoldOptions{})
+	defer release()
 	dead := &claim{Name: "b", Number: 3, Run: 77, Process: process{Host: "gone"}, Started: time.Now(), Beat: 30}
 	must(r.putObject(ctx, claimKey("b", 3), "claim", dead))
 	must(r.putObject(ctx, beatKey(77, 1), "beat", time.Now()))

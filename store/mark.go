@@ -15,12 +15,13 @@ type marker struct {
 	nodes  *liveSet
 	done   map[string]bool // level keys that have been marked
 	runs   map[RunID]bool  // of the levels marked
+	silent map[string]bool // holds of which nothing was heard for too long: see readerGone
 	nodeWalk
 }
 
 func newMarker(r *Repository, p *GCProgress) *marker {
 	return &marker{
-		chunks: newLiveSet(), nodes: newLiveSet(), done: map[string]bool{}, runs: map[RunID]bool{},
+		chunks: newLiveSet(), nodes: newLiveSet(), done: map[string]bool{}, runs: map[RunID]bool{}, silent: map[string]bool{},
 		nodeWalk: nodeWalk{repo: r, progress: p},
 	}
 }
@@ -138,13 +139,15 @@ func (m *marker) mark(ctx context.Context, levels []string, excluded map[string]
 		if c.level != nil {
 			m.runs[c.level.Run] = true
 			if err := m.tree(ctx, c.level.Map()); err != nil {
+				err = errors.Join(err, m.repo.asNoted(m.repo.NoteMet(ctx, c.level, err)))
 				return fmt.Errorf("nothing is collected, since the map of %s level %s cannot be read: %w", name, n, err)
 			}
 		}
 		m.done[key] = true
 		m.progress.Levels.Add(1)
 	}
-	return nil
+	_, err := m.repo.NoteCopies(ctx, nil)
+	return m.repo.asNoted(err)
 }
 
 // tree marks all that hangs below a map's root.

@@ -205,6 +205,9 @@ func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id 
 			stored = int64(len(parts[0]) + len(parts[1]))
 		}
 		r.setGeneration(folder, id, next)
+		if err := r.noteAbsent(ctx, kind, b, tables); err != nil {
+			return stored, false, err
+		}
 		complete = true
 		for _, g := range generations {
 			if g == next {
@@ -225,6 +228,25 @@ func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id 
 		whole := func(index uint32) bool { _, ok := good[index]; return ok }
 		return stored, complete, r.clearNotes(ctx, kind, id, whole)
 	}
+}
+
+// noteAbsent writes down what the tables of a pack's objects name and a
+// rebuilt one lacks.
+func (r *Repository) noteAbsent(ctx context.Context, kind Kind, b *packBuilder, tables map[string][]entry) error {
+	noted := map[uint32]bool{}
+	for _, table := range tables {
+		for i, e := range table {
+			index := uint32(i)
+			if e.Codec == Absent || noted[index] || i < len(b.entries) && b.entries[i].Codec != Absent {
+				continue
+			}
+			noted[index] = true
+			if err := r.noteLost(ctx, kind, Ref{Sum: e.Sum, Pack: b.id, Index: index}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // copies lists all the objects that may hold frames of a pack: the

@@ -74,6 +74,7 @@ type Repository struct {
 
 	mu          sync.Mutex
 	generations map[packName]uint32
+	suspects    map[Ref]bool // see suspect
 }
 
 // ErrNotRepository tells that there is no backy.json.

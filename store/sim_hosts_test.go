@@ -364,7 +364,7 @@ func (h *host) check(r *Repository, name Name, old bool) error {
 	if l == nil {
 		return err
 	}
-	release := r.Lease(ctx, l)
+	_, release := r.Hold(ctx, l, HoldOptions{})
 	contents, bad, err := h.read(ctx, r, l)
 	release()
 	h.w.figures.Read++
@@ -379,7 +379,8 @@ func (h *host) scrub(r *Repository, name Name) error {
 	if l == nil {
 		return err
 	}
-	defer r.Lease(ctx, l)()
+	_, release := r.Hold(ctx, l, HoldOptions{})
+	defer release()
 	return h.note(ctx, r, l)
 }
 

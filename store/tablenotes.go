@@ -41,6 +41,20 @@ func (r *Repository) noteTable(ctx context.Context, o *PackObject, cause error) 
 	return err
 }
 
+// noteBadTable notes that a data pack's newest generation is bad, if it is so
+// when it is read once more. Of a pack that is gone there is nothing to mend.
+func (r *Repository) noteBadTable(ctx context.Context, id PackID) error {
+	generations, err := r.listGenerations(ctx, dataPrefix, id)
+	if err != nil || len(generations) == 0 {
+		return err
+	}
+	_, cause := r.readTable(ctx, id)
+	if cause == nil || context.Cause(ctx) != nil || errors.Is(cause, fs.ErrNotExist) {
+		return context.Cause(ctx)
+	}
+	return r.asNoted(r.noteTable(ctx, &PackObject{ID: id, Generation: generations[0]}, cause))
+}
+
 // flushTables writes packs anew whose tables are bad, and deletes the notes on
 // those that are sound again, or gone.
 func (m *mender) flushTables(ctx context.Context, d *Damage, condemned *condemned) error {

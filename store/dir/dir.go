@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"backy/store"
 	"backy/store/internal/key"
 )
 
@@ -65,11 +66,7 @@ func (d *Dir) Get(ctx context.Context, key string, p []byte, off int64) (int, er
 		return 0, d.fail("read", key, fmt.Errorf("offset %d: %w", off, fs.ErrInvalid))
 	}
 	if len(p) == 0 {
-		i, err := d.fs.stat(key)
-		if err == nil && !i.regular {
-			err = syscall.EISDIR
-		}
-		return 0, d.object("read", key, err)
+		return 0, d.object("read", key, d.isObject(key))
 	}
 	f, err := d.fs.open(key)
 	if err != nil {
@@ -108,17 +105,37 @@ func (d *Dir) Sync(ctx context.Context, key string) error {
 	if err := d.begin(ctx, "sync", key); err != nil {
 		return err
 	}
-	i, err := d.fs.stat(key)
-	if err == nil && !i.regular {
-		err = syscall.EISDIR
-	}
+	err := d.isObject(key)
 	if err == nil {
-		err = d.sync(key)
+		err = d.syncObject(key)
 	}
 	if err != nil {
 		return d.object("sync", key, err)
 	}
 	return d.syncFolders(key)
+}
+
+func (d *Dir) syncObject(key string) error {
+	f, err := d.fs.open(key)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// isObject fails where no object is to be read.
+func (d *Dir) isObject(key string) error {
+	i, err := d.fs.stat(key)
+	switch {
+	case err != nil:
+		return err
+	case i.folder:
+		return syscall.EISDIR
+	case !i.regular:
+		return store.ErrIrregular
+	}
+	return nil
 }
 
 // syncFolders makes the names in an object's folder durable and those in the
@@ -136,7 +153,17 @@ func (d *Dir) syncFolders(key string) error {
 	}
 }
 
-func (d *Dir) syncFolder(folder string) error { return ignoreNoSync(d.sync(folder)) }
+func (d *Dir) syncFolder(folder string) error {
+	f, err := d.fs.openFolder(folder)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return fs.ErrNotExist // a file is in its place
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return ignoreNoSync(f.Sync())
+}
 
 // ignoreNoSync lets file systems pass that cannot sync folders: the names in
 // them are as durable as they get.
@@ -145,15 +172,6 @@ func ignoreNoSync(err error) error {
 		return nil
 	}
 	return err
-}
-
-func (d *Dir) sync(name string) error {
-	f, err := d.fs.open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 // prune removes a folder if it is empty and then those above it. The folders

@@ -147,9 +147,6 @@ func TestWhatIsNoObject(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := syscall.Mkfifo(d.path("data/r/pipe"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	if err := os.Mkdir(d.path("lost+found"), 0o700); err != nil {
 		t.Fatal(err)
 	}

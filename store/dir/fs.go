@@ -17,8 +17,12 @@ type fileSystem interface {
 	// closed. errSwept: another process removed it meanwhile.
 	create(path string) (tempFile, error)
 
-	// open opens a file or a folder for reading.
+	// open opens a file for reading. What is none matches store.ErrIrregular, a
+	// folder syscall.EISDIR: it never waits, as it would for a pipe's writer. A
+	// symbolic link counts as what it is. openFolder opens a folder, and follows
+	// links.
 	open(path string) (openFile, error)
+	openFolder(path string) (openFile, error)
 
 	// link gives a file a second name, rename another one. Neither replaces an
 	// existing file. errNoWay: the file system cannot do it.
@@ -32,8 +36,8 @@ type fileSystem interface {
 	// mkdir makes a folder with mode 0700.
 	mkdir(path string) error
 
-	// stat follows symbolic links. One that leads nowhere is an error of its
-	// own and does not match fs.ErrNotExist.
+	// stat follows symbolic links to folders only. One that leads nowhere has no
+	// kind.
 	stat(path string) (info, error)
 
 	// lock locks a file until it is closed. errBusy: its writer still lives.
@@ -66,6 +70,7 @@ type openFile interface {
 type info struct {
 	folder  bool
 	regular bool
+	lost    bool // a symbolic link that leads nowhere
 	size    int64
 	changed time.Time // when the content changed, by the file system's clock
 }

@@ -41,6 +41,11 @@ func (h hookFS) open(path string) (f openFile, err error) {
 	return hookFile{f, path, h}, err
 }
 
+func (h hookFS) openFolder(path string) (f openFile, err error) {
+	err = h.do("open", path, func() error { f, err = h.fileSystem.openFolder(path); return err })
+	return hookFile{f, path, h}, err
+}
+
 func (h hookFS) link(from, to string) error {
 	return h.do("link", from, func() error { return h.fileSystem.link(from, to) })
 }

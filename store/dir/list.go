@@ -38,10 +38,11 @@ func (d *Dir) List(ctx context.Context, prefix string, fn func(key string, size 
 // errNotThere tells that the folder where a walk was to begin does not exist.
 var errNotThere = errors.New("no such folder")
 
-// walk calls fn for every file below a folder whose path begins with the
-// prefix, temporary ones too. What vanishes meanwhile is left out.
+// walk calls fn for everything below a folder that is no folder and whose path
+// begins with the prefix, temporary files too. What vanishes meanwhile is left
+// out.
 func (d *Dir) walk(ctx context.Context, folder, prefix string, fn func(name string, i info) error) error {
-	f, err := d.fs.open(folder)
+	f, err := d.fs.openFolder(folder)
 	if err != nil {
 		if err = d.object("open", folder, err); errors.Is(err, fs.ErrNotExist) {
 			return errNotThere
@@ -82,20 +83,30 @@ func (d *Dir) visit(ctx context.Context, name, prefix string, fn func(name strin
 		return nil
 	case err != nil:
 		return d.fail("stat", name, err)
+	case i.lost && strings.Count(name, "/") < objectDepth:
+		return d.fail("list", name, errLost) // it may stand for a folder of objects
 	case i.folder:
 		return d.walk(ctx, name, prefix, fn)
-	case i.regular:
-		return fn(name, i)
 	}
-	return nil
+	return fn(name, i)
 }
 
+// objectDepth is how many folders are above an object at most: what is that deep
+// stands for no folder.
+const objectDepth = 2
+
+// errLost tells a symbolic link that leads nowhere: an unmounted disk must not
+// look like an empty repository.
+var errLost = errors.New("symbolic link to what does not exist (not mounted?)")
+
 // reachable tells apart a folder that does not exist, which is nil, from one
-// behind a symbolic link that leads nowhere: an unmounted disk must not look
-// like an empty repository.
+// behind a symbolic link that leads nowhere.
 func (d *Dir) reachable(folder string) error {
 	for folder != "." {
-		_, err := d.fs.stat(folder)
+		i, err := d.fs.stat(folder)
+		if i.lost {
+			return errLost
+		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -114,6 +114,17 @@ func (m *memFS) create(name string) (tempFile, error) {
 
 func (m *memFS) open(name string) (openFile, error) {
 	_, n, err := m.existing(name)
+	if err == nil && n.names != nil {
+		err = syscall.EISDIR
+	}
+	return memFile{n}, err
+}
+
+func (m *memFS) openFolder(name string) (openFile, error) {
+	_, n, err := m.existing(name)
+	if err == nil && n.names == nil {
+		err = syscall.ENOTDIR
+	}
 	return memFile{n}, err
 }
 

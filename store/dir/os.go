@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"backy/store"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -111,7 +113,55 @@ func ignoreNoModes(err error) error {
 }
 
 func (o *osFS) open(path string) (openFile, error) {
-	f, err := o.openat(path, unix.O_RDONLY, 0)
+	fd := -1
+	err := o.at(func(root int) (err error) {
+		const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NOCTTY
+		fd, err = unix.Openat(root, path, flags|unix.O_NONBLOCK, 0)
+		if err == unix.EAGAIN && o.isRegular(root, path) {
+			// Another program has a lease on it, as a file server takes. To wait for
+			// that is right.
+			fd, err = unix.Openat(root, path, flags, 0)
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return nil, fmt.Errorf("%w: it is a symbolic link", store.ErrIrregular)
+	case errors.Is(err, unix.ENXIO): // a socket, or a device that is not there
+		return nil, store.ErrIrregular
+	case err != nil:
+		return nil, err
+	}
+	if err := onlyRegular(fd); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(o.root.Name(), path)), nil
+}
+
+func (o *osFS) isRegular(root int, path string) bool {
+	var s unix.Stat_t
+	return unix.Fstatat(root, path, &s, unix.AT_SYMLINK_NOFOLLOW) == nil && s.Mode&unix.S_IFMT == unix.S_IFREG
+}
+
+// onlyRegular refuses what is no regular file, and has the rest read as one.
+func onlyRegular(fd int) error {
+	var s unix.Stat_t
+	if err := unix.Fstat(fd, &s); err != nil {
+		return err
+	}
+	switch s.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, 0)
+		return err
+	case unix.S_IFDIR:
+		return unix.EISDIR
+	}
+	return store.ErrIrregular
+}
+
+func (o *osFS) openFolder(path string) (openFile, error) {
+	f, err := o.openat(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -163,13 +213,13 @@ func (o *osFS) mkdir(path string) error {
 
 func (o *osFS) stat(path string) (info, error) {
 	var s unix.Stat_t
-	err := o.at(func(root int) error { return unix.Fstatat(root, path, &s, 0) })
-	if errors.Is(err, unix.ENOENT) {
-		var l unix.Stat_t
-		if o.at(func(root int) error { return unix.Fstatat(root, path, &l, unix.AT_SYMLINK_NOFOLLOW) }) == nil &&
-			l.Mode&unix.S_IFMT == unix.S_IFLNK {
-			return info{}, errors.New("symbolic link to what does not exist (not mounted?)")
+	err := o.at(func(root int) error { return unix.Fstatat(root, path, &s, unix.AT_SYMLINK_NOFOLLOW) })
+	if err == nil && s.Mode&unix.S_IFMT == unix.S_IFLNK {
+		err = o.at(func(root int) error { return unix.Fstatat(root, path, &s, 0) })
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) {
+			return info{lost: true}, nil
 		}
+		return info{folder: err == nil && s.Mode&unix.S_IFMT == unix.S_IFDIR}, err
 	}
 	if err != nil {
 		return info{}, err
@@ -183,7 +233,7 @@ func (o *osFS) stat(path string) (info, error) {
 }
 
 func (o *osFS) lock(path string) (io.Closer, error) {
-	f, err := o.openat(path, unix.O_RDWR|unix.O_NOFOLLOW, 0)
+	f, err := o.openat(path, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func (d *Dir) Sweep(ctx context.Context, age time.Duration) (removed int, err er
 	}
 	before := time.Now().Add(-age)
 	err = d.walk(ctx, ".", "", func(name string, i info) error {
-		if !strings.HasPrefix(path.Base(name), key.TempPrefix) || i.changed.After(before) {
+		if !strings.HasPrefix(path.Base(name), key.TempPrefix) || !i.regular || i.changed.After(before) {
 			return nil
 		}
 		swept, err := d.sweep(name)
