@@ -276,6 +276,8 @@ func (r *Repository) claimed(ctx context.Context, key string, run RunID) (bool, 
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
+	case errors.Is(err, errBadObject):
+		return true, nil
 	case err != nil:
 		return false, err
 	}

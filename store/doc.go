@@ -18,7 +18,7 @@
 //	levels/<name>/<n>.removed         level n is gone for every reader
 //	work/claim.<name>.<n>             a backup is at work, and level n will be its
 //	work/beat.<run>.<k>               its work moved on
-//	work/lease.<run>                  a level is being read
+//	work/lease.<run>[.<k>]            a level is being read, and still is
 //	work/gc.<run> …                   a gc at work: see gcobjects.go
 //	damaged/<kind>.<run>.<seq>.<gen>.<index>   what cannot be read
 //	damaged/<kind>.<run>.<seq>.table-<folder>.g<gen>   a pack's object to be written anew

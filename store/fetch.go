@@ -131,8 +131,8 @@ func (f *fetcher) pack(ctx context.Context, kind Kind, refs []wanted, fn func(in
 	if err != nil || len(failed) == 0 {
 		return err
 	}
-	failed = slices.Clone(failed)
 	first := slices.Clone(failed)
+	failed = slices.Clone(failed)
 	for tried := map[string]bool{}; len(failed) > 0; {
 		keys, err := f.untried(ctx, kind, id, tried)
 		if err != nil {
@@ -148,7 +148,7 @@ func (f *fetcher) pack(ctx context.Context, kind Kind, refs []wanted, fn func(in
 		}
 	}
 	if kind == KindMap {
-		f.repo.suspect(first)
+		f.repo.suspect(first, failed)
 	}
 	for _, w := range failed {
 		if err := fn(w.at, nil, &ChunkError{Kind: kind, Ref: w.ref, Cause: cause}); err != nil {

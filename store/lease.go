@@ -97,9 +97,6 @@ func (r *Repository) Hold(ctx context.Context, l *Level, o HoldOptions) (_ conte
 		o.Warn("no note can be left in the repository that %s level %s is being read (%v): if it is removed meanwhile, this ends with an error", l.Name, l.Number, err)
 	}
 	held, stop := context.WithCancelCause(ctx)
-	if err := r.CheckRemoved(ctx, l); errors.Is(err, ErrRemoved) {
-		stop(err)
-	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

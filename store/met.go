@@ -45,14 +45,16 @@ func (r *Repository) checkThere(ctx context.Context, l *Level) error {
 const maxSuspects = 4096
 
 // suspect remembers map nodes that could not be read where they were looked for
-// first. Most of those were read from their twins, so that nobody else would
-// tell.
-func (r *Repository) suspect(refs []wanted) {
+// first, but somewhere else: nobody is told of those.
+func (r *Repository) suspect(first, lost []wanted) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, w := range refs {
+	for _, w := range first {
 		if len(r.suspects) >= maxSuspects {
 			return
+		}
+		if slices.ContainsFunc(lost, func(l wanted) bool { return l.ref == w.ref }) {
+			continue
 		}
 		if r.suspects == nil {
 			r.suspects = map[Ref]bool{}
@@ -80,10 +82,12 @@ func (r *Repository) NoteCopies(ctx context.Context, l *Level) (bad int, err err
 		if len(left) == 0 {
 			continue // collected meanwhile: had a level needed it, its reading would have failed
 		}
+		isBad := 0
 		err = r.CheckNodes(ctx, []Ref{ref}, func(e *ChunkError) error {
-			bad++
+			isBad = 1
 			return r.NoteDamage(ctx, l, e)
 		})
+		bad += isBad
 		if err != nil {
 			return bad, err
 		}

@@ -22,10 +22,16 @@ func levelFlag(destination *string) cli.Flag {
 	}
 }
 
+// holdFlag makes a reader's looks after its level more frequent in tests.
+func holdFlag(destination *durationValue) cli.Flag {
+	return &cli.GenericFlag{Name: "beat", Hidden: true, Value: destination}
+}
+
 func (p *program) restoreCommand() *cli.Command {
 	var level string
 	var force, skip bool
 	var limit rateValue
+	var beat durationValue
 	return &cli.Command{
 		Name:      "restore",
 		Usage:     "restore a level to an image, a device, a file or a pipe",
@@ -51,17 +57,20 @@ written, and zeros in those places, over an existing target too.
 				Usage: "write zeros for what cannot be read, and exit 3",
 			},
 			limitFlag(&limit),
+			holdFlag(&beat),
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 2, 2); err != nil {
 				return err
 			}
-			return p.restore(c.Context, c.Args().Get(0), c.Args().Get(1), level, limit, force, skip)
+			return p.restore(c.Context, c.Args().Get(0), c.Args().Get(1), level, force, engine.RestoreOptions{
+				SkipDamaged: skip, Rate: limit.rate(), Beat: time.Duration(beat), Warn: p.talk.warn,
+			})
 		},
 	}
 }
 
-func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg string, limit rateValue, force, skip bool) error {
+func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg string, force bool, options engine.RestoreOptions) error {
 	kind := kindOf(targetArg)
 	if kind == kindPipe && p.json {
 		return usagef("--json does not go with TARGET -: both print on stdout")
@@ -81,7 +90,7 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 	p.talk.detail("restoring level %s of %s, %s, to %s", level.Number, timeText(level.Time), bytesText(level.Size), targetArg)
 
 	var progress engine.Progress
-	options := engine.RestoreOptions{Progress: &progress, SkipDamaged: skip, Rate: limit.rate()}
+	options.Progress = &progress
 	var report engine.RestoreReport
 	work := func() (err error) {
 		report, err = engine.Stream(ctx, repo, level, p.stdout, options)
@@ -99,7 +108,7 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 	}
 	err = p.watch("restore "+string(at.name), &progress, work)
 	damaged := isA[*engine.DamagedError](err)
-	if err != nil && (!skip || !damaged) {
+	if err != nil && (!options.SkipDamaged || !damaged) {
 		if damaged {
 			return p.withFlag(err, "--skip-damaged")
 		}

@@ -21,6 +21,7 @@ type scrubFlags struct {
 	maxDuration durationValue
 	readers     int
 	limit       rateValue
+	beat        durationValue // shorter in tests
 }
 
 func (p *program) scrubCommand() *cli.Command {
@@ -71,6 +72,7 @@ night goes round the repository. Backups and gc may go on meanwhile.
 				Usage: "read `N` packs or stretches at a time",
 			},
 			limitFlag(&f.limit),
+			holdFlag(&f.beat),
 			metricsFlag(&p.metrics),
 		},
 		Action: func(c *cli.Context) error {
@@ -129,7 +131,7 @@ func (p *program) scrub(ctx context.Context, backupName string, f scrubFlags) er
 		return err
 	}
 	var progress engine.Progress
-	options := engine.ScrubOptions{Percent: float64(f.percent), Quick: f.quick, Readers: f.readers, Rate: f.limit.rate(), Progress: &progress, Warn: p.talk.warn}
+	options := engine.ScrubOptions{Percent: float64(f.percent), Quick: f.quick, Readers: f.readers, Rate: f.limit.rate(), Progress: &progress, Warn: p.talk.warn, Beat: time.Duration(f.beat)}
 	if f.source != "" {
 		if options.Source, err = p.openView(ctx, f.source, at); err != nil {
 			return p.maybeImage(err, f.source)

@@ -82,7 +82,11 @@ func (d *Dir) Delete(ctx context.Context, key string) error {
 	if err := d.begin(ctx, "delete", key); err != nil {
 		return err
 	}
-	err := d.object("delete", key, d.fs.unlink(key))
+	err := d.fs.unlink(key)
+	if errors.Is(err, syscall.EISDIR) && objectsOnly(key) {
+		err = d.fs.rmdir(key) // only an empty one goes
+	}
+	err = d.object("delete", key, err)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -201,6 +205,9 @@ func (d *Dir) alive(ctx context.Context, op, key string) error {
 // object is fail for what should be an object's file: a folder in its place,
 // or a file in the place of a folder above it, means that there is none.
 func (d *Dir) object(op, key string, err error) error {
+	if errors.Is(err, syscall.EISDIR) && objectsOnly(key) {
+		return d.fail(op, key, fmt.Errorf("%w: it is a folder", store.ErrIrregular))
+	}
 	if errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR) {
 		err = fs.ErrNotExist
 	}

@@ -22,6 +22,7 @@ var irregular = map[string]func(path string) error{
 	"link to one": func(path string) error {
 		return errors.Join(unix.Mkfifo(path+".pipe", 0o600), os.Symlink(path+".pipe", path))
 	},
+	"folder":     func(path string) error { return os.Mkdir(path, 0o700) },
 	"lost link":  func(path string) error { return os.Symlink("/nowhere/at/all", path) },
 	"link to it": func(path string) error { return os.Symlink(path, path) },
 }

@@ -83,17 +83,13 @@ func (d *Dir) visit(ctx context.Context, name, prefix string, fn func(name strin
 		return nil
 	case err != nil:
 		return d.fail("stat", name, err)
-	case i.lost && strings.Count(name, "/") < objectDepth:
+	case i.lost && !objectsOnly(name):
 		return d.fail("list", name, errLost) // it may stand for a folder of objects
-	case i.folder:
+	case i.folder && !objectsOnly(name):
 		return d.walk(ctx, name, prefix, fn)
 	}
 	return fn(name, i)
 }
-
-// objectDepth is how many folders are above an object at most: what is that deep
-// stands for no folder.
-const objectDepth = 2
 
 // errLost tells a symbolic link that leads nowhere: an unmounted disk must not
 // look like an empty repository.

@@ -27,7 +27,7 @@ func (d *Dir) Put(ctx context.Context, key string, parts ...[]byte) error {
 	// To refuse what exists must not take space, nor a writable file system.
 	// What decides is the link.
 	switch i, err := d.fs.stat(key); {
-	case err == nil && i.folder:
+	case err == nil && i.folder && !objectsOnly(key):
 		return d.fail("put", key, syscall.EISDIR)
 	case err == nil:
 		return d.fail("put", key, fs.ErrExist)
