@@ -164,7 +164,7 @@ func (b *backup) describe(ctx context.Context) (Run, error) {
 		return Run{}, err
 	}
 	run := Run{
-		Repository: b.repo.ID, Name: b.name, ID: b.w.ID, Distrust: distrust,
+		Repository: b.repo.ID, Repo: b.repo, Name: b.name, ID: b.w.ID, Distrust: distrust,
 		Over: h.Over, Unfinished: h.Unfinished, Warn: b.o.Warn,
 	}
 	for i := range h.Levels {

@@ -48,6 +48,9 @@ type Run struct {
 	Name       store.Name
 	ID         store.RunID
 
+	// Repo is the repository, for what it holds under other names. It may be nil.
+	Repo *store.Repository
+
 	// Levels are the levels of this name that can serve as a base, newest
 	// first.
 	Levels []store.Level

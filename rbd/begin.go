@@ -36,6 +36,9 @@ func (s *Source) fix(ctx context.Context) error {
 		}
 	} else {
 		s.sweep(ctx, strays)
+		if ownPattern.MatchString(s.spec.Snap) {
+			s.run.Warn("%s is a snapshot of backy's own: a later backup of the image removes it, and then the next one of this name compares by checksum", s.spec)
+		}
 		var ok bool
 		if s.to, ok = named(s.list, s.spec.Snap); !ok {
 			return noSnapshot(s.list, s.spec)

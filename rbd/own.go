@@ -13,12 +13,19 @@ import (
 	"backy/store"
 )
 
-// OwnSnapshot is a snapshot of an image that some backy made.
+// OwnSnapshot is a snapshot of an image that some backy made. Which level it
+// belongs to, the image's id and its own id say: images that were renamed or
+// copied carry snapshots along.
 type OwnSnapshot struct {
-	Spec Spec
-	ID   uint64
-	Time time.Time
-	Size int64 // bytes of the image when it was made
+	Spec  Spec          // where it is now
+	Image store.ImageID // likewise
+	ID    uint64
+	Time  time.Time
+	Size  int64 // bytes of the image when it was made
+
+	// Derived is the backup name that the image would get now; "": unknown. It is
+	// for Judge, set by the caller.
+	Derived store.Name
 
 	Repository string      // the first 8 digits of the repository's id
 	Run        store.RunID // that made it; 0: it was made ahead, and waits
@@ -40,7 +47,7 @@ const (
 	OfLevel   SnapshotKind = "level"   // a level was read from it: the next diff's base
 	Waiting   SnapshotKind = "waiting" // made ahead; the next backup reads it
 	Undecided SnapshotKind = "in use"  // its run may be at work, or the next run of the name finds out that it is not
-	Stray     SnapshotKind = "stray"   // its run is over and there is no level, or its removal was cut short
+	Stray     SnapshotKind = "stray"   // its run is over and no backup needs it, or its removal was cut short
 	Foreign   SnapshotKind = "foreign" // another repository's
 )
 
@@ -92,7 +99,7 @@ func (c *Conn) Inspect(ctx context.Context, spec Spec, prefix string) (info Info
 		if !ok {
 			continue
 		}
-		o.Spec = spec.at(o.Spec.Snap)
+		o.Spec, o.Image = spec.at(o.Spec.Snap), info.ID
 		if o.Time, err = im.snapshotTime(ctx, snap); err != nil {
 			return info, nil, err
 		}
@@ -126,60 +133,6 @@ func (im *image) info(ctx context.Context, prefix string) (info Info, err error)
 		}
 	}
 	return info, err
-}
-
-// Judge tells of snapshots what a repository knows of them: Kind, Name and Level.
-// They must have been listed before, so that a run whose end the repository does
-// not know has not begun meanwhile.
-func Judge(ctx context.Context, repo *store.Repository, list []OwnSnapshot, names ...store.Name) error {
-	used, err := repo.UsedNames(ctx)
-	if err != nil {
-		return err
-	}
-	byPrefix := map[string]store.Name{}
-	for _, name := range append(used, names...) {
-		byPrefix[ownPrefix(repo.ID, name)] = name
-	}
-	histories := map[store.Name]*store.History{}
-	for i := range list {
-		o := &list[i]
-		o.Kind = Undecided
-		if o.Repository != repo.ID.String()[:8] {
-			o.Kind = Foreign
-			continue
-		}
-		o.Name = byPrefix["backy-"+o.Repository+"-"+o.hash+"-"]
-		if o.Name == "" {
-			continue
-		}
-		if histories[o.Name] == nil {
-			h, err := repo.History(ctx, o.Name)
-			if err != nil {
-				return err
-			}
-			histories[o.Name] = &h
-		}
-		o.judge(histories[o.Name])
-	}
-	return nil
-}
-
-func (o *OwnSnapshot) judge(h *store.History) {
-	if o.Run == 0 {
-		o.Kind = Waiting
-		if o.removing() {
-			o.Kind = Stray
-		}
-		return
-	}
-	for i := range h.Levels {
-		if h.Levels[i].Run == o.Run {
-			o.Level, o.Kind = h.Levels[i].Number, OfLevel
-		}
-	}
-	if h.Over(o.Run) && (o.Level == 0 || o.removing()) {
-		o.Kind = Stray
-	}
 }
 
 // Space is how many bytes of objects have changed since a snapshot, up to the
@@ -248,6 +201,11 @@ func (c *Conn) RemoveStray(ctx context.Context, o OwnSnapshot) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, head.close()) }()
+	if id, _, err := head.whose(ctx); err != nil {
+		return err
+	} else if id != o.Image {
+		return nil // it went with the image that had the name
+	}
 	snap := snapshot{id: o.ID, name: o.name}
 	if o.removing() {
 		snap.trashed = o.Spec.Snap

@@ -39,7 +39,12 @@ func (s *shelf) own(spec Spec, names ...store.Name) map[string]OwnSnapshot {
 	s.Helper()
 	_, list, err := s.conn.Inspect(s.Context(), spec, "")
 	s.must(err)
-	s.must(Judge(s.Context(), s.repo, list, names...))
+	for i := range list {
+		for _, name := range names {
+			list[i].Derived = name
+		}
+	}
+	s.must(Judge(s.Context(), s.repo, list))
 	byName := map[string]OwnSnapshot{}
 	for _, o := range list {
 		byName[o.Spec.Snap] = o
@@ -100,7 +105,7 @@ func TestOnlyStraysAreRemoved(t *testing.T) {
 	if all := strings.Join(l.snaps(spec), " "); strings.Count(all, " ") != len(want)+2 {
 		t.Errorf("snapshots: %s", all)
 	}
-	stray := OwnSnapshot{Spec: spec.at(ownName(first)), ID: 1 << 40, Kind: Stray, name: ownName(first)}
+	stray := OwnSnapshot{Spec: spec.at(ownName(first)), ID: 1 << 40, Kind: Stray, Image: first.Origin.RBD.ID(), name: ownName(first)}
 	l.must(l.conn.RemoveStray(t.Context(), stray)) // gone already
 }
 

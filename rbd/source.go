@@ -62,6 +62,8 @@ type Source struct {
 	unsettled bool // in a live migration, or a clone of one that is
 	checked   bool // that to was not made during one
 	said      bool // that for this no snapshot is removed
+
+	judge func(context.Context, []OwnSnapshot) error // what the repository knows: see Judge; may be nil
 }
 
 // Source makes a source of an image. Nothing is asked of the cluster yet.
@@ -80,6 +82,9 @@ func (c *Conn) Source(spec Spec, o SourceOptions) *Source {
 // trusted; ErrMigrating where a diff was asked for; ErrTimeout.
 func (s *Source) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
 	s.run = run
+	if run.Repo != nil {
+		s.judge = func(ctx context.Context, list []OwnSnapshot) error { return Judge(ctx, run.Repo, list) }
+	}
 	state, err := s.begin(ctx)
 	if err != nil {
 		late, cancel := lasting(ctx)

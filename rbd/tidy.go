@@ -3,6 +3,7 @@ package rbd
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"backy/store"
 )
@@ -10,35 +11,38 @@ import (
 // Which snapshots are ours to remove: those named for this repository and
 // backup name, whose run the repository knows to be over. Of these the one of
 // the newest level stays, as the next base. Where a removal was cut short, what
-// is left of the snapshot is removed, too. Nobody else's snapshot, and none of a
-// run that may still be at work, is ever touched.
+// is left of the snapshot is removed, too. So are those named for other backup
+// names that Judge finds to be strays: the image carries them along from another
+// name or another image. Nobody else's snapshot, and none of a run that may still
+// be at work, is ever touched.
 
 func (s *Source) prefix() string { return ownPrefix(s.run.Repository, s.run.Name) }
 
 // strays are the snapshots of runs that are over and left no level: killed
 // ones, and those whose level was removed since.
 func (s *Source) strays() []snapshot {
-	return s.over(func(run store.RunID) bool { return s.levelOf(run) == 0 })
+	return s.over(func(snap snapshot) bool { return s.levelOf(snap) == 0 })
 }
 
 // over lists our snapshots of runs that are over and match, and those whose
 // removal has begun.
-func (s *Source) over(match func(store.RunID) bool) []snapshot {
+func (s *Source) over(match func(snapshot) bool) []snapshot {
 	var list []snapshot
 	for _, snap := range s.list {
 		run, ok := ownRun(snap, s.prefix())
-		if ok && run != s.run.ID && s.run.Over(run) && (snap.trashed != "" || match(run)) {
+		if ok && run != s.run.ID && s.run.Over(run) && (snap.trashed != "" || match(snap)) {
 			list = append(list, snap)
 		}
 	}
 	return list
 }
 
-// levelOf is the level that a run made, 0 where it made none that can be a base.
-func (s *Source) levelOf(run store.RunID) store.LevelNumber {
+// levelOf is the level that was read from a snapshot, 0 if there is none that can
+// be a base.
+func (s *Source) levelOf(snap snapshot) store.LevelNumber {
 	for i := range s.run.Levels {
-		if s.run.Levels[i].Run == run {
-			return s.run.Levels[i].Number
+		if l := &s.run.Levels[i]; l.Of(s.id) && l.Origin.RBD.SnapshotID == snap.id {
+			return l.Number
 		}
 	}
 	return 0
@@ -53,15 +57,48 @@ func (s *Source) tidy(ctx context.Context) {
 	keep := store.LevelNumber(0)
 	if !s.own {
 		for _, snap := range s.list {
-			if run, ok := ownRun(snap, s.prefix()); ok && snap.user {
-				keep = max(keep, s.levelOf(run))
+			if _, ok := ownRun(snap, s.prefix()); ok && snap.user {
+				keep = max(keep, s.levelOf(snap))
 			}
 		}
 	}
-	s.sweep(ctx, s.over(func(run store.RunID) bool {
-		n := s.levelOf(run)
+	list := s.over(func(snap snapshot) bool {
+		n := s.levelOf(snap)
 		return n == 0 || n != keep
-	}))
+	})
+	carried, err := s.carried(ctx)
+	if err != nil {
+		s.run.Warn("snapshots that %s has from other backup names are not looked at: %v", s.spec.at(""), err)
+	}
+	s.sweep(ctx, append(list, carried...))
+}
+
+// carried are the strays among our snapshots for other backup names.
+func (s *Source) carried(ctx context.Context) (strays []snapshot, err error) {
+	var own []OwnSnapshot
+	snaps := map[uint64]snapshot{}
+	others := false
+	for _, snap := range s.list {
+		o, ok := parseOwn(snap)
+		if !ok || o.Repository != s.run.Repository.String()[:8] {
+			continue
+		}
+		o.Spec, o.Image, o.Derived = s.spec.at(o.Spec.Snap), s.id, s.run.Name
+		own, snaps[o.ID] = append(own, o), snap
+		others = others || !strings.HasPrefix(o.Spec.Snap, s.prefix())
+	}
+	if !others || s.judge == nil {
+		return nil, nil
+	}
+	if err := s.judge(ctx, own); err != nil {
+		return nil, err
+	}
+	for _, o := range own {
+		if o.Kind == Stray && !strings.HasPrefix(o.Spec.Snap, s.prefix()) {
+			strays = append(strays, snaps[o.ID])
+		}
+	}
+	return strays, nil
 }
 
 // sweep removes snapshots of ours. What cannot be removed is a warning.

@@ -26,17 +26,20 @@ func (p *program) snapshotsCommand() *cli.Command {
 		Description: `Lists the snapshots of the pool's images that backy made, of whichever
 repository. KIND is what they are good for:
 
-level    LEVEL was read from it; the newest is the base of the next diff
+level    LEVEL was read from it; it is the base of the next diff
 waiting  it was made ahead (--snapshot-only), and the next backup reads it
 in use   its run may be at work; if that was killed, the next backup of the
          image finds out
-stray    its run is over and left no level, or its level was removed
+stray    its run is over, and no backup needs it: it left no level, or that
+         was removed or has a successor; or the image was renamed or copied
+         and carries along what belongs to another name or image
 foreign  it belongs to another repository, whose id begins as shown
 
 SPACE is what has changed since the snapshot, up to the next one or to now,
 in whole objects: so much it keeps of the past at most ("-": fast diff cannot
 tell). --clean removes strays: those of this repository whose runs it knows
-to be over, and never any other. A backup does so for its own image.`,
+to be over, and never any other. A backup does so for its own image.
+A snapshot belongs to a level by the image's id and its own, not by its name.`,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{
 				Name: "clean", DisableDefaultText: true, Destination: &f.clean,

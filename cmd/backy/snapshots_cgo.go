@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"backy/rbd"
-	"backy/store"
 )
 
 func (p *program) snapshots(ctx context.Context, f snapshotsFlags, pool, folder string) error {
@@ -22,16 +21,15 @@ func (p *program) snapshots(ctx context.Context, f snapshotsFlags, pool, folder 
 		return err
 	}
 	var list []rbd.OwnSnapshot
-	var names []store.Name
 	var failed []error
 	for _, i := range images {
 		if i.err != nil {
 			failed = append(failed, i.err)
 			continue
 		}
-		list, names = append(list, i.own...), append(names, i.name)
+		list = append(list, i.own...)
 	}
-	if err := rbd.Judge(ctx, repo, list, names...); err != nil {
+	if err := rbd.Judge(ctx, repo, list); err != nil {
 		return err
 	}
 	p.report.Snapshots = []snapshotReport{}

@@ -70,6 +70,9 @@ func (p *program) inspectPool(ctx context.Context, pick *pickFlags, arg string) 
 				there, err := conn.HasImage(ctx, s)
 				i.gone = err == nil && !there // else it is half removed: that is worth knowing
 			}
+			for n := range i.own {
+				i.own[n].Derived = i.name
+			}
 			var bad []string
 			i.rules, bad = batch.ParseRules(i.info.Metadata, parseSpan)
 			for _, b := range bad {
@@ -117,7 +120,7 @@ func (p *program) poolStatus(ctx context.Context, repo *store.Repository, f stat
 		})
 		snapshots, names = append(snapshots, i.own...), append(names, i.name)
 	}
-	if err := rbd.Judge(ctx, repo, snapshots, names...); err != nil {
+	if err := rbd.Judge(ctx, repo, snapshots); err != nil {
 		return r, left, err
 	}
 	for _, s := range snapshots {
@@ -128,6 +131,7 @@ func (p *program) poolStatus(ctx context.Context, repo *store.Repository, f stat
 			continue
 		}
 		left.count++
+		p.talk.detail("stray snapshot: %s", s.Spec)
 		space, _, err := conn.Space(ctx, s)
 		if err != nil && !errors.Is(err, rbd.ErrNoImage) {
 			return r, left, err
