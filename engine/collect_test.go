@@ -57,7 +57,7 @@ var deeds = []deed{
 	}, false},
 	{"rm", nil, func(s *story) { s.remove("a", 1, 3) }, false},
 	{"forget", nil, func(s *story) {
-		if _, err := engine.Forget(context.Background(), reopen(s.t, s.b), "a", engine.Keep{Last: 1}, false); err != nil {
+		if _, err := engine.Forget(context.Background(), reopen(s.t, s.b), "a", engine.Keep{Last: 1, Now: levelTime}, engine.ForgetOptions{}); err != nil {
 			s.t.Fatal(err)
 		}
 	}, false},
@@ -170,7 +170,7 @@ func TestTroubledForget(t *testing.T) {
 	each(t, s.b, 1, func(ctx context.Context, t *testing.T, w *world, tr trouble) {
 		r, err := store.Open(ctx, w, "")
 		if err == nil {
-			_, err = engine.Forget(ctx, r, "a", engine.Keep{Last: 1}, false)
+			_, err = engine.Forget(ctx, r, "a", engine.Keep{Last: 1, Now: levelTime}, engine.ForgetOptions{})
 		}
 		left := standing(t, w.below)["a"]
 		if err == nil && !slices.Equal(left, []store.LevelNumber{2, 4}) {

@@ -17,6 +17,9 @@ import (
 	"backy/store/mem"
 )
 
+// levelTime is that of the levels of image.
+var levelTime = time.Unix(1700000000, 0)
+
 // image is a source in memory. changed are the extents that it names; nil for
 // everything.
 type image struct {
@@ -35,7 +38,7 @@ func (s *image) Begin(_ context.Context, run engine.Run) (*engine.State, error) 
 	s.begun++
 	st := &engine.State{
 		View:    engine.View{Reader: s, Size: int64(len(s.data))},
-		Origin:  store.Origin{Kind: "file", Diff: store.DiffNone, Time: time.Unix(1700000000, 0)},
+		Origin:  store.Origin{Kind: "file", Diff: store.DiffNone, Time: levelTime},
 		Outside: s.outside,
 	}
 	if s.changed != nil {

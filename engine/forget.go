@@ -2,147 +2,147 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"backy/store"
 )
 
-// Keep is a retention policy: what each rule keeps of a name's levels. A level
-// stays if any rule keeps it.
-type Keep struct {
-	Last    int // the newest
-	Hourly  int // the newest of each of so many hours that have one
-	Daily   int // likewise, by the calendar of the location
-	Weekly  int // ISO weeks, which begin on Monday
-	Monthly int
-	Yearly  int
+// ForgetOptions are the choices of Forget. The zero value works.
+type ForgetOptions struct {
+	DryRun bool // remove nothing
 
-	// Within keeps everything that is not older than so long before the newest
-	// level.
-	Within time.Duration
+	// Made is the level that the run has just made, which stays; 0: none.
+	Made store.LevelNumber
 
-	Location *time.Location // of calendar days; nil: local time
+	// Rules are those of the image's metadata as it is now; nil: unknown. They
+	// and those that the newest level recorded add to what is kept.
+	Rules *Rules
+
+	// MetadataMayKeepLess lets them take the place of the policy's rules, so
+	// that whoever may write an image's metadata can have its levels removed.
+	MetadataMayKeepLess bool
+
+	Warn Warn // of times that are not believed; may be nil
 }
 
-// ErrEmptyPolicy refuses a policy that would keep nothing.
-var ErrEmptyPolicy = errors.New("the policy keeps nothing: name at least one --keep rule")
+// Forgotten is what Forget did.
+type Forgotten struct {
+	Decisions []Decision // about each level, newest first
 
-// Validate refuses an empty policy and negative numbers.
-func (k Keep) Validate() error {
-	rules := []int{k.Last, k.Hourly, k.Daily, k.Weekly, k.Monthly, k.Yearly}
-	if slices.Min(rules) < 0 || k.Within < 0 {
-		return errors.New("a --keep rule is negative")
-	}
-	if slices.Max(rules) == 0 && k.Within == 0 {
-		return ErrEmptyPolicy
-	}
-	return nil
+	// Unclear is why nothing was removed, whatever the policy says: what of the
+	// image's metadata is not understood. nil: the policy was applied.
+	Unclear []string
 }
 
-// Decision is what a policy says of one level.
-type Decision struct {
-	Level   store.Level `json:"level"`
-	Keep    bool        `json:"keep"`
-	Reasons []string    `json:"reasons"` // the rules that keep it
-}
-
-// bucket is a calendar rule: how many periods, and which one a time is in.
-type bucket struct {
-	reason string
-	left   int
-	period func(time.Time) string
-	last   string
-}
-
-// Apply decides about the levels of one name, which come back newest first.
-// Levels for which protected answers true stay and take no rule's place.
-func (k Keep) Apply(levels []store.Level, protected func(store.LevelNumber) bool) []Decision {
-	location := k.Location
-	if location == nil {
-		location = time.Local
-	}
-	levels = slices.Clone(levels)
-	slices.SortFunc(levels, func(a, b store.Level) int {
-		if c := b.Time.Compare(a.Time); c != 0 {
-			return c
+// Removed are the numbers of the levels that go, newest first.
+func (f *Forgotten) Removed() (numbers []store.LevelNumber) {
+	for _, d := range f.Decisions {
+		if !d.Keep {
+			numbers = append(numbers, d.Level.Number)
 		}
-		return int(int64(b.Number) - int64(a.Number))
-	})
-	layout := func(l string) func(time.Time) string { return func(t time.Time) string { return t.Format(l) } }
-	buckets := []*bucket{
-		{reason: "last", left: k.Last, period: nil},
-		{reason: "hourly", left: k.Hourly, period: layout("2006-01-02 15 -07")},
-		{reason: "daily", left: k.Daily, period: layout("2006-01-02")},
-		{reason: "weekly", left: k.Weekly, period: func(t time.Time) string { y, w := t.ISOWeek(); return fmt.Sprint(y, " ", w) }},
-		{reason: "monthly", left: k.Monthly, period: layout("2006-01")},
-		{reason: "yearly", left: k.Yearly, period: layout("2006")},
 	}
-	decisions := make([]Decision, len(levels))
-	for i, l := range levels {
-		d := &decisions[i]
-		d.Level = l
-		d.Reasons = []string{}
-		if protected(l.Number) {
-			d.Reasons = append(d.Reasons, "protected")
-		} else {
-			for _, b := range buckets {
-				if b.takes(l.Time.In(location)) {
-					d.Reasons = append(d.Reasons, b.reason)
-				}
-			}
-		}
-		if k.Within > 0 && !l.Time.Before(levels[0].Time.Add(-k.Within)) {
-			d.Reasons = append(d.Reasons, "within")
-		}
-		d.Keep = len(d.Reasons) > 0
-	}
-	return decisions
+	return numbers
 }
 
-// takes reports whether the rule keeps a level of this time, which is not
-// later than those it was asked about before.
-func (b *bucket) takes(t time.Time) bool {
-	if b.left == 0 {
-		return false
+// Forget removes the levels of a name that a policy does not keep.
+func Forget(ctx context.Context, repo *store.Repository, name store.Name, k Keep, o ForgetOptions) (f Forgotten, err error) {
+	if o.Warn == nil {
+		o.Warn = func(string, ...any) {}
 	}
-	if b.period != nil {
-		period := b.period(t)
-		if period == b.last {
-			return false
-		}
-		b.last = period
-	}
-	b.left--
-	return true
-}
-
-// Forget removes the levels of a name that a policy does not keep, and returns
-// what it decided about each. A dry run removes nothing.
-func Forget(ctx context.Context, repo *store.Repository, name store.Name, k Keep, dryRun bool) ([]Decision, error) {
 	if err := k.Validate(); err != nil {
-		return nil, err
+		return f, err
 	}
 	levels, err := repo.Levels(ctx, name)
 	if err != nil {
 		// Which of the others are to stay depends on those that cannot be read.
-		return nil, fmt.Errorf("forget levels of %s: %w", name, err)
+		return f, fmt.Errorf("forget levels of %s: %w", name, err)
 	}
-	protected, err := repo.Protected(ctx, name)
+	marked, err := repo.Protected(ctx, name)
 	if err != nil {
-		return nil, err
+		return f, err
 	}
-	decisions := k.Apply(levels, func(n store.LevelNumber) bool { return protected[n] })
-	var remove []store.LevelNumber
-	for _, d := range decisions {
-		if !d.Keep {
-			remove = append(remove, d.Level.Number)
+	j := judge{
+		keep: k, o: o, levels: newestFirst(levels), dating: k.date(levels),
+		protected: func(n store.LevelNumber) bool { return marked[n] },
+	}
+	if f, err = j.judge(); err != nil {
+		return f, fmt.Errorf("forget levels of %s: %w", name, err)
+	}
+	j.warn(name, &f)
+	if remove := f.Removed(); !o.DryRun && len(remove) > 0 {
+		return f, repo.Remove(ctx, name, remove)
+	}
+	return f, nil
+}
+
+// judge is one call of Forget.
+type judge struct {
+	keep      Keep
+	o         ForgetOptions
+	levels    []store.Level // newest first
+	dating    *Dating
+	protected func(store.LevelNumber) bool
+}
+
+func (j *judge) judge() (f Forgotten, err error) {
+	recorded := newestRules(j.levels)
+	for _, r := range []*Rules{j.o.Rules, recorded} {
+		if r != nil {
+			f.Unclear = append(f.Unclear, r.Unclear...)
 		}
 	}
-	if dryRun || len(remove) == 0 {
-		return decisions, nil
+	slices.Sort(f.Unclear)
+	if f.Unclear = slices.Compact(f.Unclear); len(f.Unclear) > 0 {
+		f.Decisions = j.all(byUnclear)
+		return f, nil
 	}
-	return decisions, repo.Remove(ctx, name, remove)
+	var more []Keep
+	run := j.keep
+	for _, r := range []*Rules{recorded, j.o.Rules} { // what is known now goes last
+		switch {
+		case r == nil:
+		case j.o.MetadataMayKeepLess:
+			run = r.over(j.keep)
+		default:
+			more = append(more, r.Keep())
+		}
+	}
+	if err := run.Validate(); err != nil {
+		return f, fmt.Errorf("with the rules of the image's metadata: %w", err)
+	}
+	f.Decisions = run.decide(j.levels, j.dating, j.protected)
+	for _, k := range more {
+		if k == (Keep{}) {
+			continue
+		}
+		k.Location = j.keep.Location
+		for i, d := range k.decide(j.levels, j.dating, j.protected) {
+			f.Decisions[i].add(d)
+		}
+	}
+	for i := range f.Decisions {
+		if d := &f.Decisions[i]; d.Level.Number == j.o.Made && !d.Keep {
+			d.Keep, d.Reasons = true, []string{byMade}
+		}
+	}
+	return f, nil
+}
+
+// all keeps everything.
+func (j *judge) all(reason string) []Decision {
+	decisions := make([]Decision, len(j.levels))
+	for i, l := range j.levels {
+		decisions[i] = Decision{Level: l, Keep: true, Reasons: []string{reason}}
+	}
+	return decisions
+}
+
+func (j *judge) warn(name store.Name, f *Forgotten) {
+	for _, text := range j.dating.Sentences() {
+		j.o.Warn("%s %s; no policy removes what is dated so, nor counts it", name, text)
+	}
+	if len(f.Unclear) == 0 && slices.ContainsFunc(f.Decisions, func(d Decision) bool { return d.keepsBy(byJump) || d.keepsBy("metadata-"+byJump) }) {
+		j.o.Warn("%s: after an unusually long pause, --keep-within also keeps the levels before it, until those after it cover its time: is this host's clock right?", name)
+	}
 }

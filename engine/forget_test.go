@@ -119,20 +119,20 @@ func TestForget(t *testing.T) {
 	if err := engine.Remove(ctx, r, "image", []store.LevelNumber{1, 2}); err == nil || len(numbers()) != 5 {
 		t.Errorf("a protected level was removed: %v", err)
 	}
-	if _, err := engine.Forget(ctx, r, "image", engine.Keep{Last: 2}, true); err != nil || len(numbers()) != 5 {
+	if _, err := engine.Forget(ctx, r, "image", engine.Keep{Last: 2}, engine.ForgetOptions{DryRun: true}); err != nil || len(numbers()) != 5 {
 		t.Errorf("a dry run: %v, %s", err, numbers())
 	}
-	if _, err := engine.Forget(ctx, r, "image", engine.Keep{}, false); err == nil || len(numbers()) != 5 {
+	if _, err := engine.Forget(ctx, r, "image", engine.Keep{}, engine.ForgetOptions{}); err == nil || len(numbers()) != 5 {
 		t.Errorf("an empty policy: %v, %s", err, numbers())
 	}
-	decisions, err := engine.Forget(ctx, r, "image", engine.Keep{Last: 2}, false)
+	forgotten, err := engine.Forget(ctx, r, "image", engine.Keep{Last: 2}, engine.ForgetOptions{})
 	if err != nil || !slices.Equal(numbers(), []string{"2", "4", "5"}) {
-		t.Errorf("keep the last two: %v, %s, %s", err, numbers(), fmt.Sprint(decisions))
+		t.Errorf("keep the last two: %v, %s, %s", err, numbers(), fmt.Sprint(forgotten))
 	}
 	if err := r.Unprotect(ctx, "image", 2); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := engine.Forget(ctx, r, "image", engine.Keep{Last: 1}, false); err != nil || !slices.Equal(numbers(), []string{"5"}) {
+	if _, err := engine.Forget(ctx, r, "image", engine.Keep{Last: 1}, engine.ForgetOptions{}); err != nil || !slices.Equal(numbers(), []string{"5"}) {
 		t.Errorf("keep the last: %v, %s", err, numbers())
 	}
 	if err := r.Protect(ctx, "image", 1); err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"backy/engine"
 	"backy/store"
 )
 
@@ -23,6 +24,10 @@ func (s *Source) survey(ctx context.Context) error {
 	}
 	if err == nil {
 		s.unsettled, err = head.unsettled(ctx)
+	}
+	if err == nil {
+		s.rules, s.rulesErr = head.metadata(ctx, engine.RulePrefix)
+		err = context.Cause(ctx)
 	}
 	return errors.Join(err, head.close())
 }
@@ -106,5 +111,14 @@ func (s *Source) origin(ctx context.Context) (store.Origin, error) {
 		Layout: s.layout,
 	}
 	s.settledAs(o)
+	s.recordRules(o)
 	return store.Origin{Kind: "rbd", Source: s.spec.String(), Time: made, RBD: o}, nil
+}
+
+// recordRules notes what the image's metadata say of its backups.
+func (s *Source) recordRules(o *store.RBDOrigin) {
+	o.Rules = engine.RecordRules(s.rules)
+	if s.rulesErr != nil {
+		o.RulesUnknown = s.rulesErr.Error()
+	}
 }

@@ -22,9 +22,7 @@ type ImagesOptions struct {
 	Repository store.RepositoryID // that the images are backed up to
 	Lease      time.Duration      // how long a node that died keeps an image; 0: 1 minute
 
-	Name func(Spec) (store.Name, error)           // of an image in the repository
-	Span func(string) (time.Duration, error)      // reads time spans in metadata
-	Warn func(i Spec, format string, args ...any) // tells of an image's metadata
+	Name func(Spec) (store.Name, error) // of an image in the repository
 }
 
 // Images are those of a run. It implements batch.Pool.
@@ -65,17 +63,12 @@ func (p *Images) look(ctx context.Context, s Spec) batch.Image {
 	i := batch.Image{Label: s.Label()}
 	name, nameErr := p.o.Name(s)
 	i.Name = name
-	info, err := p.conn.Look(ctx, s, batch.RulePrefix)
+	info, err := p.conn.Look(ctx, s, engine.RulePrefix)
 	if err != nil {
 		i.Err = p.conn.halfRemoved(ctx, s, err)
 		return i
 	}
-	var bad []string
-	i.ID, i.Size = info.ID, info.Size
-	i.Rules, bad = batch.ParseRules(info.Metadata, p.o.Span)
-	for _, b := range bad {
-		p.o.Warn(s, "%s", b)
-	}
+	i.ID, i.Size, i.Rules = info.ID, info.Size, info.Rules()
 	i.Err = nameErr
 	return i
 }

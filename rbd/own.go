@@ -126,13 +126,19 @@ func (im *image) info(ctx context.Context, prefix string) (info Info, err error)
 	if err != nil {
 		return info, err
 	}
-	info.Metadata, err = on(ctx, im, "list the metadata", (*rbd.Image).ListMetadata)
-	for key := range info.Metadata {
+	info.Metadata, info.MetadataErr = im.metadata(ctx, prefix)
+	return info, context.Cause(ctx)
+}
+
+// metadata lists those of the image's metadata whose keys begin with a prefix.
+func (im *image) metadata(ctx context.Context, prefix string) (map[string]string, error) {
+	metadata, err := on(ctx, im, "list the metadata", (*rbd.Image).ListMetadata)
+	for key := range metadata {
 		if !strings.HasPrefix(key, prefix) {
-			delete(info.Metadata, key)
+			delete(metadata, key)
 		}
 	}
-	return info, err
+	return metadata, err
 }
 
 // Space is how many bytes of objects have changed since a snapshot, up to the

@@ -10,6 +10,7 @@ import (
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 
+	"backy/engine"
 	"backy/store"
 )
 
@@ -70,6 +71,17 @@ type Info struct {
 	Size     int64             // bytes
 	Created  time.Time         // zero in the old image format
 	Metadata map[string]string // what `rbd image-meta` shows; keys of a prefix only
+
+	// MetadataErr is why the metadata cannot be read, though the image can.
+	MetadataErr error
+}
+
+// Rules are what the image's metadata says of its backups.
+func (i *Info) Rules() engine.Rules {
+	if i.MetadataErr != nil {
+		return engine.UnknownRules(i.MetadataErr.Error())
+	}
+	return engine.ParseRules(i.Metadata)
 }
 
 // Look asks what an image is, and for those of its metadata whose keys begin

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"backy/engine"
 	"backy/store"
 )
 
@@ -78,7 +79,7 @@ func (im *image) ready(ctx context.Context, prefix string, maxAge time.Duration)
 		return s, false, nil
 	}
 	made, err := im.snapshotTime(ctx, s)
-	return s, err == nil && time.Since(made) < maxAge, err
+	return s, err == nil && time.Since(made) < maxAge && !engine.Future(made, time.Now()), err
 }
 
 // adopt makes the snapshot that waits this run's own, if there is one.
@@ -88,7 +89,7 @@ func (s *Source) adopt(ctx context.Context, head *image) (adopted bool, err erro
 		return false, err
 	}
 	if !ok {
-		s.run.Warn("%s has waited for longer than %s: a new snapshot is made in its place", s.spec.at(waiting.name), readyFor)
+		s.run.Warn("%s has waited for longer than %s, or is later than now: a new snapshot is made in its place", s.spec.at(waiting.name), readyFor)
 		s.removeAll(ctx, head, []snapshot{waiting})
 		return false, nil
 	}

@@ -64,6 +64,9 @@ type Source struct {
 	said      bool // that for this no snapshot is removed
 
 	judge func(context.Context, []OwnSnapshot) error // what the repository knows: see Judge; may be nil
+
+	rules    map[string]string // of the image's metadata
+	rulesErr error             // why they cannot be read
 }
 
 // Source makes a source of an image. Nothing is asked of the cluster yet.

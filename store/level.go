@@ -75,6 +75,11 @@ type RBDOrigin struct {
 	// it was not migrating then: what is newer was not made while it migrated. 0:
 	// unknown.
 	LastSnapshot uint64 `json:"last_snapshot,omitempty"`
+
+	// Rules are what the image's metadata said of its backups: the keys that
+	// begin with "backy.". RulesUnknown is why they could not be read.
+	Rules        map[string]string `json:"rules,omitempty"`
+	RulesUnknown string            `json:"rules_unknown,omitempty"`
 }
 
 // RBDLayout is what a restore needs to create an image alike.

@@ -31,7 +31,7 @@ type backupFlags struct {
 
 	adopt  bool
 	forget bool
-	keep   engine.Keep
+	keep   keepValues
 
 	freeze, thaw string
 	freezeLimit  durationValue
@@ -137,7 +137,7 @@ What --freeze leaves running is ended before --thaw runs.`,
 				Name: "freeze-limit", Category: freezeCategory, Value: &f.freezeLimit,
 				Usage: "thaw after `TIME` without a snapshot",
 			},
-		}, f.many.flags(), keepFlags(&f.keep, keepCategory)),
+		}, f.many.flags(), f.keep.flags(keepCategory)),
 		Action: func(c *cli.Context) error {
 			f.diffGiven = c.IsSet("diff")
 			f.many.note(c)
@@ -186,11 +186,11 @@ func (p *program) backupAny(c *cli.Context, f backupFlags) error {
 // checkAlways refuses flags that go with no source.
 func (f backupFlags) checkAlways() error {
 	if f.forget {
-		if err := f.keep.Validate(); err != nil {
+		if err := f.keep.check(); err != nil {
 			return usagef("--forget: %v", err)
 		}
-	} else if f.keep != (engine.Keep{}) {
-		return usagef("the --keep rules go with --forget")
+	} else if f.keep != (keepValues{}) {
+		return usagef("the --keep rules and --metadata-may-keep-less go with --forget")
 	}
 	if (f.freeze == "") != (f.thaw == "") {
 		return usagef("--freeze and --thaw go together: what is frozen is to be thawed")
@@ -242,7 +242,7 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	p.talk.with(append(levelFields(&level), "image", sourceArg, "name", level.Name)...).say("%s", backupSummary(level))
 	p.talk.detail("%s, %s known from elsewhere in the repository", count(level.Stats.Chunks, "new chunk"), bytesText(level.Stats.Reused))
 	if f.forget {
-		if err := p.forgetAfter(ctx, repo, at.name, f.keep); err != nil {
+		if err := p.forgetAfter(ctx, repo, &level, &f.keep); err != nil {
 			return err
 		}
 	}
@@ -253,16 +253,15 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 }
 
 // forgetAfter applies a policy to a name that was backed up.
-func (p *program) forgetAfter(ctx context.Context, repo *store.Repository, name store.Name, keep engine.Keep) error {
-	decisions, err := engine.Forget(ctx, repo, name, keep, false)
+func (p *program) forgetAfter(ctx context.Context, repo *store.Repository, made *store.Level, k *keepValues) error {
+	rules := engine.RecordedRules(made)
+	forgotten, err := p.forgetName(ctx, repo, made.Name, k, engine.ForgetOptions{Made: made.Number, Rules: &rules})
 	if err != nil {
 		return fmt.Errorf("the level is there, but the policy was not applied: %w", err)
 	}
-	p.report.Forget = decisions
-	for _, d := range decisions {
-		if !d.Keep {
-			p.talk.with("name", name, "level_number", d.Level.Number).say("%s level %s: removed", name, d.Level.Number)
-		}
+	p.report.Forget = forgotten.Decisions
+	for _, n := range forgotten.Removed() {
+		p.talk.with("name", made.Name, "level_number", n).say("%s level %s: removed", made.Name, n)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +16,7 @@ import (
 
 // forgetFlags are those of forget alone.
 type forgetFlags struct {
-	keep   engine.Keep
+	keep   keepValues
 	dryRun bool
 	gc     bool
 
@@ -32,9 +31,14 @@ func (p *program) forgetCommand() *cli.Command {
 		ArgsUsage: "[PATTERN]",
 		Description: `Removes the levels that no rule keeps, of all names or of those that PATTERN
 matches (* and ? match no slash, ** does). Hours, days and so on are those of
-local time that have a level; protected levels stay. TIME is such as 30d, 8w
-or 12h.`,
-		Flags: append(keepFlags(&f.keep, ""),
+local time that have a level; protected levels stay. TIME is such as 12h,
+30d, 8w, 6mo or 1y.
+
+The newest level of a name always stays. So do levels whose times contradict
+their numbers or the present, and no rule counts them. What the metadata of
+an image ask to keep, as its newest level recorded them, stays as well; if
+they are not understood, nothing of that name is removed.`,
+		Flags: append(f.keep.flags(""),
 			&cli.BoolFlag{
 				Name: "dry-run", Aliases: []string{"n"}, DisableDefaultText: true, Destination: &f.dryRun,
 				Usage: "only say which would go, and why others stay",
@@ -52,8 +56,8 @@ or 12h.`,
 			if err := wantArgs(c, 0, 1); err != nil {
 				return err
 			}
-			if err := f.keep.Validate(); err != nil {
-				return usagef("%v", err)
+			if err := f.keep.check(); err != nil {
+				return err
 			}
 			if f.maxWait != 0 && !f.gc {
 				return usagef("--max-wait goes with --gc only")
@@ -63,23 +67,41 @@ or 12h.`,
 	}
 }
 
-// keepFlags are the rules of a policy.
-func keepFlags(keep *engine.Keep, category string) []cli.Flag {
+// keepValues are the rules of a policy, as the flags give them.
+type keepValues struct {
+	engine.Keep
+	less bool // metadata may have less kept
+}
+
+func (k *keepValues) flags(category string) []cli.Flag {
 	rule := func(name, what string, n *int) cli.Flag {
-		return &cli.IntFlag{Name: name, Destination: n, Usage: "keep " + what, Category: category}
+		return &cli.GenericFlag{Name: name, Value: (*countValue)(n), Usage: "keep " + what, Category: category}
 	}
 	return []cli.Flag{
-		rule("keep-last", "the newest `N`", &keep.Last),
-		rule("keep-hourly", "the newest of each of `N` hours", &keep.Hourly),
-		rule("keep-daily", "the newest of each of `N` days", &keep.Daily),
-		rule("keep-weekly", "the newest of each of `N` weeks, from Monday", &keep.Weekly),
-		rule("keep-monthly", "the newest of each of `N` months", &keep.Monthly),
-		rule("keep-yearly", "the newest of each of `N` years", &keep.Yearly),
+		rule("keep-last", "the newest `N`", &k.Last),
+		rule("keep-hourly", "the newest of each of `N` hours", &k.Hourly),
+		rule("keep-daily", "the newest of each of `N` days", &k.Daily),
+		rule("keep-weekly", "the newest of each of `N` weeks, from Monday", &k.Weekly),
+		rule("keep-monthly", "the newest of each of `N` months", &k.Monthly),
+		rule("keep-yearly", "the newest of each of `N` years", &k.Yearly),
 		&cli.GenericFlag{
-			Name: "keep-within", Value: (*spanValue)(&keep.Within), Category: category,
-			Usage: "keep what is less than `TIME` (30d) older than the newest",
+			Name: "keep-within", Value: &spanValue{to: &k.Within, parse: engine.ParseSpan}, Category: category,
+			Usage: "keep what is within `TIME` (30d) before the newest",
+		},
+		&cli.BoolFlag{
+			Name: "metadata-may-keep-less", Destination: &k.less, DisableDefaultText: true, Category: category,
+			Usage: "let image metadata replace these rules",
 		},
 	}
+}
+
+// check refuses a policy that keeps nothing, and any while the time zone is
+// unknown: days would begin and end at the wrong time.
+func (k *keepValues) check() error {
+	if err := k.Validate(); err != nil {
+		return usagef("%v", err)
+	}
+	return zoneError()
 }
 
 // forget goes on with the other names where one fails.
@@ -103,12 +125,12 @@ func (p *program) forget(ctx context.Context, f forgetFlags, pattern string) err
 	var all []engine.Decision
 	var failed []error
 	for _, name := range names {
-		decisions, err := engine.Forget(ctx, repo, name, f.keep, f.dryRun)
+		forgotten, err := p.forgetName(ctx, repo, name, &f.keep, engine.ForgetOptions{DryRun: f.dryRun})
 		if err != nil {
 			failed = append(failed, err)
 			continue
 		}
-		all = append(all, decisions...)
+		all = append(all, forgotten.Decisions...)
 	}
 	p.report.Forget = append([]engine.Decision{}, all...)
 	if err := p.print(forgetTable(all, f.dryRun)); err != nil {
@@ -118,6 +140,17 @@ func (p *program) forget(ctx context.Context, f forgetFlags, pattern string) err
 		return p.gcAfter(ctx, repo, gcFlags{dryRun: f.dryRun, maxWait: f.maxWait})
 	}
 	return errors.Join(failed...)
+}
+
+// forgetName applies a policy to a name, and warns of what it left alone.
+func (p *program) forgetName(ctx context.Context, repo *store.Repository, name store.Name, k *keepValues, o engine.ForgetOptions) (engine.Forgotten, error) {
+	t := p.talk.with("name", name)
+	o.MetadataMayKeepLess, o.Warn = k.less, t.warn
+	forgotten, err := engine.Forget(ctx, repo, name, k.Keep, o)
+	for _, why := range forgotten.Unclear {
+		t.warn("%s: %s; nothing of it is forgotten until that is mended and backed up again", name, why)
+	}
+	return forgotten, err
 }
 
 func forgetTable(decisions []engine.Decision, dryRun bool) string {
@@ -189,29 +222,5 @@ func (p *program) setProtection(c *cli.Context, done string, set func(context.Co
 	}
 	p.report.Level = &level
 	p.talk.say("%s level %s: %s", at.name, level.Number, done)
-	return nil
-}
-
-// spanValue is a flag's time span of days and weeks too: 30d, 8w, 12h.
-type spanValue time.Duration
-
-func (v *spanValue) String() string { return (*durationValue)(v).String() }
-
-func (v *spanValue) Set(s string) error {
-	for unit, length := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
-		if digits, ok := strings.CutSuffix(s, unit); ok {
-			n, err := strconv.ParseUint(digits, 10, 15)
-			if err != nil || n == 0 {
-				return fmt.Errorf("not a time such as 30d, 8w or 12h")
-			}
-			*v = spanValue(time.Duration(n) * length)
-			return nil
-		}
-	}
-	var d durationValue
-	if err := d.Set(s); err != nil {
-		return fmt.Errorf("not a time such as 30d, 8w or 12h")
-	}
-	*v = spanValue(d)
 	return nil
 }

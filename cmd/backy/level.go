@@ -69,12 +69,18 @@ func parseLevel(s string, now time.Time) (selector, error) {
 	}
 	for _, f := range timeForms {
 		if t, err := time.ParseInLocation(f.layout, s, now.Location()); err == nil {
+			if now.Location() == unknownZone && !strings.Contains(f.layout, "07") { // the form has no zone
+				return selector{}, localUnknown(s)
+			}
 			return selector{before: f.end(t), text: s}, nil
 		}
 	}
 	for _, f := range []string{"15:04", "15:04:05"} {
 		day := now.Format("2006-01-02 ")
 		if t, err := time.ParseInLocation("2006-01-02 "+f, day+s, now.Location()); err == nil {
+			if now.Location() == unknownZone {
+				return selector{}, localUnknown(s)
+			}
 			end := endOfSecond
 			if f == "15:04" {
 				end = after(time.Minute)
@@ -83,6 +89,11 @@ func parseLevel(s string, now time.Time) (selector, error) {
 		}
 	}
 	return selector{}, usagef(`level %q: neither a number, "latest", nor a time such as "2006-01-02" or "2006-01-02 15:04"`, s)
+}
+
+// localUnknown refuses a time without a zone if the local one is unknown.
+func localUnknown(s string) error {
+	return usagef("level %q is a local time, and the local time zone is unknown: %w", s, zoneProblem)
 }
 
 // levels are those of a name: what is known of them all.

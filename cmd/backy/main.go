@@ -23,6 +23,7 @@ func main() {
 	// Most of the heap is a few large buffers, which cost the collector nothing
 	// and should not be doubled.
 	debug.SetGCPercent(20)
+	setZone()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 16)
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {

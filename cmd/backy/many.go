@@ -17,7 +17,7 @@ import (
 type manyFlags struct {
 	pickFlags
 	jobs           int
-	minAge         ageValue
+	minAge         time.Duration
 	snapshotsFirst bool
 	snapshotOnly   bool
 
@@ -33,14 +33,14 @@ const (
 )
 
 func (f *manyFlags) flags() []cli.Flag {
-	f.minAge = ageValue(12 * time.Hour)
+	f.minAge = 12 * time.Hour
 	return append(f.pickFlags.flags(manyCategory),
 		&cli.IntFlag{
 			Name: "jobs", Aliases: []string{"j"}, Category: manyCategory, Destination: &f.jobs, Value: batch.DefaultJobs,
 			Usage: "back up `N` images at a time",
 		},
 		&cli.GenericFlag{
-			Name: "min-age", Category: manyCategory, Value: &f.minAge,
+			Name: "min-age", Category: manyCategory, Value: &spanValue{to: &f.minAge, parse: engine.ParseAge, zero: true},
 			Usage: "pass over those with a level under `TIME`",
 		},
 		&cli.BoolFlag{
@@ -115,7 +115,7 @@ func (p *program) backupMany(ctx context.Context, f backupFlags, source, backupD
 		return err
 	}
 	o := batch.Options{
-		Jobs: f.many.jobs, MinAge: time.Duration(f.many.minAge),
+		Jobs: f.many.jobs, MinAge: f.many.minAge,
 		Backup: engine.BackupOptions{
 			Compression: compression, Rate: f.limit.rate(), Beat: time.Duration(f.many.beat),
 		},
@@ -130,7 +130,7 @@ func (p *program) backupMany(ctx context.Context, f backupFlags, source, backupD
 		o.Snapshots = batch.First
 	}
 	if f.forget {
-		o.Keep = &f.keep
+		o.Keep, o.KeepLess = &f.keep.Keep, f.keep.less
 	}
 	repo, pool, images, err := p.lookMany(ctx, f, source, at)
 	if err != nil {

@@ -88,8 +88,6 @@ func (p *program) lookMany(ctx context.Context, f backupFlags, arg string, at pl
 	pool := conn.Images(rbd.ImagesOptions{
 		Source: source, Repository: repo.ID, Lease: time.Duration(f.many.lease),
 		Name: func(s rbd.Spec) (store.Name, error) { return naming(placeOf(s)) },
-		Span: parseSpan,
-		Warn: func(s rbd.Spec, format string, args ...any) { p.talk.warn("%s: %s", s, fmt.Sprintf(format, args...)) },
 	})
 	images, err := pool.Look(ctx, specs)
 	if err != nil {

@@ -25,7 +25,11 @@ func manyTable(results []batch.Result, width int) string {
 		if r.Seconds > 0 {
 			seconds = fmt.Sprintf("%.1f", r.Seconds)
 		}
-		rows = append(rows, []string{string(r.Result), level, read, added, seconds, printable(strings.TrimPrefix(r.Image, rbdScheme))})
+		result := string(r.Result)
+		if len(r.Unclear) > 0 {
+			result += ", kept all"
+		}
+		rows = append(rows, []string{result, level, read, added, seconds, printable(strings.TrimPrefix(r.Image, rbdScheme))})
 	}
 	return table(columns, rows, width)
 }
@@ -48,6 +52,13 @@ func manySummary(results []batch.Result) string {
 		if n := counts[w]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, w))
 		}
+	}
+	unclear := 0
+	for _, r := range results {
+		unclear += min(1, len(r.Unclear))
+	}
+	if unclear > 0 {
+		parts = append(parts, fmt.Sprintf("%d with metadata that are not understood, of which nothing was forgotten", unclear))
 	}
 	text := count(int64(len(results)), "image")
 	if len(parts) > 0 {

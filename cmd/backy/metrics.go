@@ -275,8 +275,12 @@ func (s *samples) item(i *health.Item, problems bool) {
 	if l == nil {
 		l = &store.Level{}
 	}
-	s.add(gLastSuccess, unixTime(l.Committed), name)
-	s.add(gLastLevel, unixTime(l.Time), name)
+	dated := i.Dated
+	if dated == nil || engine.Future(dated.Committed, time.Now()) {
+		dated = &store.Level{} // a time in the future would keep every alarm quiet
+	}
+	s.add(gLastSuccess, unixTime(dated.Committed), name)
+	s.add(gLastLevel, unixTime(dated.Time), name)
 	s.add(gLastScrub, unixTime(i.Scrubbed), name)
 	s.add(gLevels, float64(i.Levels), name)
 	s.add(gChunks, float64(i.DamagedChunks), name)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"backy/engine"
 	"backy/engine/health"
 	"backy/store"
 )
@@ -18,12 +19,12 @@ import (
 // statusFlags are those of status alone.
 type statusFlags struct {
 	pickFlags
-	maxAge      spanValue
-	maxScrubAge spanValue
+	maxAge      time.Duration
+	maxScrubAge time.Duration
 }
 
 func (p *program) statusCommand() *cli.Command {
-	f := statusFlags{maxAge: spanValue(26 * time.Hour)}
+	f := statusFlags{maxAge: 26 * time.Hour}
 	return &cli.Command{
 		Name:      "status",
 		Usage:     "tell whether everything is backed up, as monitoring asks",
@@ -37,26 +38,30 @@ first. What can be wrong:
 damaged     (critical)  something of a level is known to be bad
 missing     (critical)  no level of this image; of one younger than --max-age
                         that is no fault: it is "new"
-old         (critical)  the newest level is older than --max-age, plus the
-                        image's backy.min-age where it has one
+old         (critical)  the newest level is older than --max-age, or its age
+                        is unknown and that of the one before is, too
 unknown     (unknown)   the image cannot be looked at
+misdated    (warning)   the times of levels contradict their numbers, or are
+                        later than now: a clock was wrong, or is
 unusual     (warning)   the newest level changed or compressed far off what
                         is usual for the image: did somebody encrypt it?
 unscrubbed  (warning)   no level was ever found whole by a scrub, or none for
                         --max-scrub-age
 
+excluded    (warning)   it has levels, and its metadata exclude it now
+
 Snapshots of this repository that no level needs are a warning as well, of a
 run that may still be at work once they are older than --max-age; see backy
-snapshots. Images with backy.exclude in their metadata are left out;
+snapshots. Other images with backy.exclude in their metadata are left out;
 "gone" are names whose image is no more. A GLOB is as in backup; without
 rbd:POOL it is about backup names. It reads no data of images or packs.`,
 		Flags: append([]cli.Flag{
 			&cli.GenericFlag{
-				Name: "max-age", Value: &f.maxAge,
+				Name: "max-age", Value: &spanValue{to: &f.maxAge, parse: engine.ParseAge},
 				Usage: "newest levels may be as old as `TIME`",
 			},
 			&cli.GenericFlag{
-				Name: "max-scrub-age", Value: &f.maxScrubAge,
+				Name: "max-scrub-age", Value: &spanValue{to: &f.maxScrubAge, parse: engine.ParseAge},
 				Usage: "a scrub may lie back `TIME`, such as 35d",
 			},
 			metricsFlag(&p.metrics),
@@ -80,7 +85,7 @@ rbd:POOL it is about backup names. It reads no data of images or packs.`,
 
 // options are what the flags demand.
 func (f *statusFlags) options() health.Options {
-	return health.Options{MaxAge: time.Duration(f.maxAge), MaxScrubAge: time.Duration(f.maxScrubAge)}
+	return health.Options{MaxAge: f.maxAge, MaxScrubAge: f.maxScrubAge}
 }
 
 // stateError is what status ends with unless all is well.
@@ -154,7 +159,7 @@ func (p *program) status(ctx context.Context, f statusFlags, pool, folder string
 		state = health.Worse(state, health.Warning)
 	}
 	s := &statusReport{
-		State: state, MaxAge: time.Duration(f.maxAge).Seconds(), Counts: statusCounts{}, Images: report.Items,
+		State: state, MaxAge: f.maxAge.Seconds(), Counts: statusCounts{}, Images: report.Items,
 		Strays: left.count, Space: left.space, Copies: report.Spare, ForPool: pool,
 	}
 	s.Counts["all"] = len(report.Items)
@@ -219,8 +224,10 @@ var problemText = []struct {
 	{health.Missing, "without a level"},
 	{health.Old, "too old"},
 	{health.Unknown, "unknown"},
+	{health.Misdated, "misdated"},
 	{health.Unusual, "unusual"},
 	{health.Unscrubbed, "never scrubbed"},
+	{health.Excluded, "excluded though it has levels"},
 }
 
 // statusLine is the first line, as monitoring plugins have it.
@@ -252,7 +259,11 @@ func statusLine(s *statusReport, r *health.Report) string {
 		}
 	}
 	for _, w := range []health.Word{health.New, health.Excluded, health.Gone} {
-		if n := s.Counts[string(w)]; n > 0 {
+		n := s.Counts[string(w)]
+		if w == health.Excluded {
+			n -= r.Having(w) // told before
+		}
+		if n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, w))
 		}
 	}
@@ -289,8 +300,8 @@ func perfData(s *statusReport, r *health.Report) string {
 // oldestLevel is the oldest of the newest levels.
 func oldestLevel(r *health.Report) (oldest time.Time) {
 	for _, i := range r.Items {
-		if i.Newest != nil && i.State != health.Gone && (oldest.IsZero() || i.Time.Before(oldest)) {
-			oldest = i.Time
+		if i.Dated != nil && i.State != health.Gone && (oldest.IsZero() || i.Dated.Time.Before(oldest)) {
+			oldest = i.Dated.Time
 		}
 	}
 	return oldest
@@ -310,6 +321,12 @@ func statusTable(items []health.Item, now time.Time, width int) string {
 	}
 	items = slices.Clone(items)
 	slices.SortStableFunc(items, func(a, b health.Item) int {
+		if a.Worst() != b.Worst() {
+			if health.Worse(a.Worst(), b.Worst()) == a.Worst() {
+				return -1
+			}
+			return 1
+		}
 		return slices.Index(health.Words, a.State) - slices.Index(health.Words, b.State)
 	})
 	columns := []column{{"STATE", false}, {"LEVEL", true}, {"AGE", true}, {"SCRUBBED", true}, {"LEVELS", true}, {"IMAGE", false}}
@@ -323,8 +340,12 @@ func statusTable(items []health.Item, now time.Time, width int) string {
 		if more := len(i.Problems) - 1; more > 0 {
 			state = fmt.Sprintf("%s +%d", state, more)
 		}
+		age := ageText(i.Time, now)
+		if !i.AgeKnown() {
+			age = "?"
+		}
 		rows = append(rows, []string{
-			state, level, ageText(i.Time, now), ageText(i.Scrubbed, now), strconv.Itoa(i.Levels), printable(itemName(&i)),
+			state, level, age, ageText(i.Scrubbed, now), strconv.Itoa(i.Levels), printable(itemName(&i)),
 		})
 	}
 	return table(columns, rows, width)

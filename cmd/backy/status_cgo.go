@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"backy/engine/batch"
+	"backy/engine"
 	"backy/engine/health"
 	"backy/rbd"
 	"backy/store"
@@ -26,7 +26,7 @@ type inspected struct {
 	name  store.Name
 	info  rbd.Info
 	own   []rbd.OwnSnapshot
-	rules batch.Rules
+	rules engine.Rules
 	gone  bool
 	err   error
 }
@@ -65,7 +65,7 @@ func (p *program) inspectPool(ctx context.Context, pick *pickFlags, arg string) 
 			if i.name, i.err = naming(imagePlace{s.Pool, s.Namespace, s.Image}); i.err != nil {
 				return nil
 			}
-			i.info, i.own, i.err = conn.Inspect(ctx, s, batch.RulePrefix)
+			i.info, i.own, i.err = conn.Inspect(ctx, s, engine.RulePrefix)
 			if errors.Is(i.err, rbd.ErrNoImage) || errors.Is(i.err, rbd.ErrNoNamespace) {
 				there, err := conn.HasImage(ctx, s)
 				i.gone = err == nil && !there // else it is half removed: that is worth knowing
@@ -73,10 +73,9 @@ func (p *program) inspectPool(ctx context.Context, pick *pickFlags, arg string) 
 			for n := range i.own {
 				i.own[n].Derived = i.name
 			}
-			var bad []string
-			i.rules, bad = batch.ParseRules(i.info.Metadata, parseSpan)
-			for _, b := range bad {
-				p.talk.warn("%s: %s", s, b)
+			i.rules = i.info.Rules()
+			for _, why := range i.rules.Unclear {
+				p.talk.warn("%s: %s; until that is mended, nothing of the image is forgotten", s, why)
 			}
 			return context.Cause(ctx)
 		})
@@ -126,7 +125,7 @@ func (p *program) poolStatus(ctx context.Context, repo *store.Repository, f stat
 	for _, s := range snapshots {
 		// One that waits, or whose run was killed, the next backup deals with: where
 		// that is overdue there is none.
-		overdue := (s.Kind == rbd.Waiting || s.Kind == rbd.Undecided) && f.maxAge > 0 && time.Since(s.Time) > time.Duration(f.maxAge)
+		overdue := (s.Kind == rbd.Waiting || s.Kind == rbd.Undecided) && f.maxAge > 0 && (time.Since(s.Time) > f.maxAge || engine.Future(s.Time, time.Now()))
 		if s.Kind != rbd.Stray && !overdue {
 			continue
 		}

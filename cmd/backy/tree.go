@@ -59,11 +59,21 @@ func (p *program) tree() *cli.App {
 // wrong with a line, sortLine has found before.
 func onUsageError(c *cli.Context, err error, _ bool) error {
 	text := strings.Replace(err.Error(), "for flag -", "for flag --", 1)
+	for _, f := range c.Command.Flags {
+		if f, ok := f.(*cli.GenericFlag); ok {
+			if v, ok := f.Value.(interface{ hint() string }); ok && v.hint() != "" {
+				return withHint(usagef("%s: %s", c.Command.Name, text), v.hint())
+			}
+		}
+	}
 	return withHint(usagef("%s: %s", c.Command.Name, text), "backy "+c.Command.Name+" --help")
 }
 
+// timeless are the commands that have nothing to do with times of day.
+var timeless = map[string]bool{"init": true, "version": true, "help": true, "docs": true}
+
 // applyCommon puts the common flags into effect.
-func (p *program) applyCommon(*cli.Context) error {
+func (p *program) applyCommon(c *cli.Context) error {
 	if p.common.quiet && p.common.verbose {
 		return usagef("--quiet and --verbose exclude each other")
 	}
@@ -71,6 +81,9 @@ func (p *program) applyCommon(*cli.Context) error {
 		return usagef("--id and --name exclude each other: they name the same user")
 	}
 	p.talk.set(p.common.quiet, p.common.verbose)
+	if refused := c.Command.Name == "forget" || c.Bool("forget"); zoneProblem != nil && !refused && !timeless[c.Command.Name] {
+		p.talk.warn("%v: times are shown as UTC", zoneProblem)
+	}
 	return p.metrics.checkFile()
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -116,24 +117,57 @@ func (v *rateValue) Set(s string) error {
 	return nil
 }
 
-// ageValue is a flag's time span, which may be 0.
-type ageValue time.Duration
+// spanValue is a flag's time span of days, weeks and more, as the metadata of
+// images has it too.
+type spanValue struct {
+	to    *time.Duration
+	parse func(string) (time.Duration, error) // engine.ParseSpan or engine.ParseAge
+	zero  bool                                // 0 may be given
 
-func (v *ageValue) String() string { return (*durationValue)(v).String() }
-
-func (v *ageValue) Set(s string) error {
-	if s == "0" {
-		*v = 0
-		return nil
-	}
-	return (*spanValue)(v).Set(s)
+	better string // what to write in place of what was refused; may be ""
 }
 
-// parseSpan reads a time span as flags do: 30d, 8w, 12h.
-func parseSpan(s string) (time.Duration, error) {
-	var v spanValue
-	err := v.Set(s)
-	return time.Duration(v), err
+func (v *spanValue) String() string {
+	if v.to == nil {
+		return ""
+	}
+	return (*durationValue)(v.to).String()
+}
+
+func (v *spanValue) Set(s string) error {
+	if s == "0" && v.zero {
+		*v.to = 0
+		return nil
+	}
+	d, err := v.parse(s)
+	var refused *engine.SpanError
+	if errors.As(err, &refused) {
+		v.better = refused.Hint
+		return errors.New(refused.Why) // the flag's value is told already
+	}
+	*v.to = d
+	return err
+}
+
+func (v *spanValue) hint() string { return v.better }
+
+// countValue is a flag's number of levels.
+type countValue int
+
+func (v *countValue) String() string {
+	if *v == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*v))
+}
+
+func (v *countValue) Set(s string) error {
+	n, err := engine.ParseCount(s)
+	if err != nil {
+		return errors.New("not a number of levels")
+	}
+	*v = countValue(n)
+	return nil
 }
 
 // percentValue is a flag's share in percent, more than 0 and at most 100.

@@ -53,7 +53,7 @@ type Image struct {
 	Name  store.Name // its backup name
 	ID    store.ImageID
 	Size  int64 // bytes; how much work it is as long as there is no level
-	Rules Rules
+	Rules engine.Rules
 
 	// Err is why it cannot be backed up, where that is known already.
 	Err error
@@ -70,6 +70,7 @@ type Options struct {
 
 	Snapshots Snapshots
 	Keep      *engine.Keep         // applied to an image after it was backed up; nil: nothing is removed
+	KeepLess  bool                 // see engine.ForgetOptions.MetadataMayKeepLess
 	Backup    engine.BackupOptions // of each; Readers, Budget, Progress and Warn are set by the run
 	Watcher   Watcher              // may be nil
 
@@ -144,6 +145,7 @@ type Result struct {
 	Added    int64               `json:"added"`   // to the repository
 	Seconds  float64             `json:"seconds"` // of all work on the image
 	Removed  []store.LevelNumber `json:"removed,omitempty"`
+	Unclear  []string            `json:"nothing_forgotten,omitempty"` // why the policy was not applied: see engine.Forgotten
 	Warnings []string            `json:"warnings,omitempty"`
 	Error    string              `json:"error,omitempty"`
 

@@ -385,7 +385,7 @@ func TestKeep(t *testing.T) {
 		}
 	}
 	images := p.images()
-	images[1].Rules, _ = batch.ParseRules(map[string]string{"backy.keep-last": "3"}, nil)
+	images[1].Rules = engine.ParseRules(map[string]string{"backy.keep-last": "3"})
 	p.disks["bad"].begin = func() error { return errors.New("not today") }
 	results, err := batch.Run(t.Context(), r, p, images, batch.Options{Keep: &engine.Keep{Last: 1}})
 	if err == nil {

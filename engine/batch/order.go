@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"backy/engine"
 	"backy/store"
 )
 
@@ -21,15 +22,11 @@ func (k *known) newest() (store.Level, bool) {
 	return k.levels[len(k.levels)-1], true
 }
 
-// skew is how far in the future a level may seem to be, for clocks that
-// differ. One from further on says nothing about its age, or a clock that was
-// wrong once would keep its image from ever being backed up again.
-const skew = time.Hour
-
-// young reports whether a level is younger than an age.
+// young reports whether a level is younger than an age. One from the future says
+// nothing about its age, or a clock that was wrong once would keep its image from
+// ever being backed up again.
 func young(l store.Level, age time.Duration, now time.Time) bool {
-	is := now.Sub(l.Time)
-	return is < age && is > -skew
+	return now.Sub(l.Time) < age && !engine.Future(l.Time, now)
 }
 
 // lookBack is how many of the last levels tell how much the next will be.

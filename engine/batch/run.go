@@ -108,6 +108,9 @@ func each(ctx context.Context, tasks []*task, atOnce int, f func(*task)) {
 func (r *run) survey(ctx context.Context) {
 	shared := sharers(r.tasks)
 	each(ctx, r.todo(), lookups, func(t *task) {
+		for _, why := range t.image.Rules.Unclear {
+			r.warner(t)("%s; until that is mended, nothing of the image is forgotten", why)
+		}
 		switch {
 		case t.image.Rules.Exclude:
 			t.result.Result = Excluded
@@ -145,7 +148,7 @@ func (r *run) passOver(t *task, now known) bool {
 		return false
 	case l.Number > t.before:
 		t.result.found(Elsewhere, l)
-	case young(l, t.image.Rules.minAge(r.o.MinAge), time.Now()):
+	case young(l, t.image.Rules.MinAgeOf(r.o.MinAge), time.Now()):
 		t.result.found(Young, l)
 	default:
 		return false
@@ -179,7 +182,7 @@ func (r *run) prepare(ctx context.Context) {
 			return // whoever is at work on it has made its snapshot, or is about to
 		}
 		if err == nil {
-			err = r.pool.Prepare(ctx, t.image, max(t.image.Rules.minAge(r.o.MinAge), time.Since(r.started)))
+			err = r.pool.Prepare(ctx, t.image, max(t.image.Rules.MinAgeOf(r.o.MinAge), time.Since(r.started)))
 			err = errors.Join(err, r.release(ctx, claim))
 		}
 		switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"backy/engine"
@@ -127,14 +128,17 @@ func (r *run) succeeded(ctx context.Context, t *task, l store.Level) {
 	if r.o.Keep == nil {
 		return
 	}
-	decisions, err := engine.Forget(ctx, r.repo, t.image.Name, t.image.Rules.Keep(*r.o.Keep), false)
+	forgotten, err := engine.Forget(ctx, r.repo, t.image.Name, *r.o.Keep, engine.ForgetOptions{
+		Made: l.Number, Rules: &t.image.Rules, MetadataMayKeepLess: r.o.KeepLess, Warn: r.warner(t),
+	})
 	if err != nil {
 		t.result.fail(fmt.Errorf("level %s is there, but the policy was not applied: %w", l.Number, err))
 		return
 	}
-	for _, d := range decisions {
-		if !d.Keep {
-			t.result.Removed = append(t.result.Removed, d.Level.Number)
+	t.result.Removed, t.result.Unclear = forgotten.Removed(), forgotten.Unclear
+	for _, why := range forgotten.Unclear {
+		if !slices.Contains(t.image.Rules.Unclear, why) { // told before the backup
+			r.warner(t)("%s; nothing of the image was forgotten", why)
 		}
 	}
 }

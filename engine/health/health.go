@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"backy/engine"
-	"backy/engine/batch"
 	"backy/store"
 )
 
@@ -21,7 +21,7 @@ import (
 type Image struct {
 	Label string // how people name it: rbd:vms/web1
 	Name  store.Name
-	Rules batch.Rules
+	Rules engine.Rules
 
 	// ID is that of the image that has the label now: levels of an earlier image
 	// with this label are none of it. Zero: unknown.
@@ -49,17 +49,18 @@ const (
 	Missing    Word = "missing"    // it has no level
 	Old        Word = "old"        // its newest level is older than MaxAge
 	Unknown    Word = "unknown"    // it could not be looked at
+	Misdated   Word = "misdated"   // the time of a level contradicts its number or the present: see engine.Dating
 	Unusual    Word = "unusual"    // its newest level is far off those before: see engine.Unusual
 	Unscrubbed Word = "unscrubbed" // no level was found whole, or none for MaxScrubAge
 
 	Fine     Word = "fine"
 	New      Word = "new"      // it has no level, and is younger than MaxAge
-	Excluded Word = "excluded" // its owner wants no backup
+	Excluded Word = "excluded" // its owner wants no backup; a problem if it has levels
 	Gone     Word = "gone"     // there are levels, but no such image any more
 )
 
 // Words are all of them in the order in which they are told.
-var Words = []Word{Damaged, Missing, Old, Unknown, Unusual, Unscrubbed, Fine, New, Excluded, Gone}
+var Words = []Word{Damaged, Missing, Old, Unknown, Misdated, Unusual, Unscrubbed, Fine, New, Excluded, Gone}
 
 // State is how bad something is.
 type State string
@@ -74,7 +75,8 @@ const (
 
 // states are those of the words that are not OK.
 var states = map[Word]State{
-	Damaged: Critical, Missing: Critical, Old: Critical, Unknown: Undecidable, Unusual: Warning, Unscrubbed: Warning,
+	Damaged: Critical, Missing: Critical, Old: Critical, Unknown: Undecidable, Misdated: Warning, Unusual: Warning, Unscrubbed: Warning,
+	Excluded: Warning,
 }
 
 // rank orders the states: what is known to be bad goes before what is not known.
@@ -105,10 +107,30 @@ type Item struct {
 	DamagedLevels []store.LevelNumber `json:"damaged_levels,omitempty"`
 	DamagedChunks int64               `json:"damaged_chunks"`
 
+	// MisdatedLevels are those whose times are not believed.
+	MisdatedLevels []store.LevelNumber `json:"misdated_levels,omitempty"`
+
 	Unusual []engine.Unusual `json:"unusual,omitempty"`
 	Why     string           `json:"why,omitempty"` // a sentence
 
 	Newest *store.Level `json:"-"`
+
+	// Dated is the newest level whose time tells its age; nil: none.
+	Dated *store.Level `json:"-"`
+}
+
+// Worst is how bad the worst of its problems is.
+func (it *Item) Worst() State {
+	s := OK
+	for _, p := range it.Problems {
+		s = Worse(s, states[p])
+	}
+	return s
+}
+
+// AgeKnown reports whether the newest level's time tells its age.
+func (it *Item) AgeKnown() bool {
+	return it.Newest == nil || it.Dated != nil && it.Dated.Number == it.Newest.Number
 }
 
 // Report is how it is about all of them.
@@ -147,9 +169,7 @@ func (r *Report) State() State {
 		s = Warning
 	}
 	for i := range r.Items {
-		for _, p := range r.Items[i].Problems {
-			s = Worse(s, states[p])
-		}
+		s = Worse(s, r.Items[i].Worst())
 	}
 	return s
 }
@@ -203,8 +223,7 @@ func (l *look) run(ctx context.Context, repo *store.Repository, damaged []store.
 	it, im := l.item, l.image
 	it.Image, it.Name, it.State = im.Label, im.Name, Fine
 	if im.Rules.Exclude {
-		it.State = Excluded
-		return nil
+		return l.excluded(ctx, repo, damaged)
 	}
 	if im.Err != nil {
 		l.wrong(Unknown, im.Err.Error())
@@ -223,6 +242,27 @@ func (l *look) run(ctx context.Context, repo *store.Repository, damaged []store.
 	return nil
 }
 
+// excluded looks at an image whose owner wants no backup. That it has levels
+// means that somebody wanted them, and that they grow old unseen.
+func (l *look) excluded(ctx context.Context, repo *store.Repository, damaged []store.LevelDamage) error {
+	it := l.item
+	it.State = Excluded
+	if l.image.Name == "" {
+		return nil
+	}
+	h, err := repo.History(ctx, l.image.Name)
+	if err != nil {
+		return err
+	}
+	if len(h.Levels)+len(h.Bad) == 0 {
+		return nil
+	}
+	l.levels(&h)
+	l.damage(&h, damaged)
+	l.wrong(Excluded, "it has levels, and its metadata exclude it from backups now")
+	return nil
+}
+
 // wrong notes a problem. The first reason that is told stays.
 func (l *look) wrong(w Word, why string) {
 	it := l.item
@@ -238,6 +278,7 @@ func (l *look) wrong(w Word, why string) {
 func (l *look) levels(h *store.History) {
 	it := l.item
 	it.Levels = len(h.Levels)
+	dating := engine.Date(h.Levels, l.o.Now)
 	for i := len(h.Levels) - 1; i >= 0; i-- {
 		if level := &h.Levels[i]; l.of(level) {
 			it.Newest = level
@@ -248,6 +289,14 @@ func (l *look) levels(h *store.History) {
 	}
 	if len(it.Unusual) > 0 {
 		l.wrong(Unusual, it.Unusual[0].String())
+	}
+	for i := range h.Levels {
+		if level := &h.Levels[i]; l.of(level) && dating.TellsAge(level.Number) {
+			it.Dated = level // the newest, at last
+		}
+	}
+	if it.MisdatedLevels = dating.Misdated(); len(it.MisdatedLevels) > 0 {
+		l.wrong(Misdated, strings.Join(dating.Sentences(), "; "))
 	}
 }
 
@@ -290,20 +339,24 @@ func join(numbers []store.LevelNumber) (s string) {
 	return s
 }
 
-// age demands a level that is young enough: MaxAge, and what its owner lets
-// backups pass over it besides.
+// age demands a level that is young enough. One whose time is not believed may
+// be of any age.
 func (l *look) age() {
 	it, now := l.item, l.o.Now
-	allowed := l.o.MaxAge
-	if r := l.image.Rules.MinAge; r != nil {
-		allowed += *r
-	}
+	created := l.image.Created
 	switch {
+	case it.Newest != nil && l.o.MaxAge == 0:
+	case it.Newest != nil && it.Dated == nil:
+		l.wrong(Old, "the age of its levels is unknown: "+it.Why)
 	case it.Newest != nil:
-		if age := now.Sub(it.Time); l.o.MaxAge > 0 && age > allowed {
-			l.wrong(Old, fmt.Sprintf("the newest level is %s old", age.Round(time.Minute)))
+		if age := now.Sub(it.Dated.Time); age > l.o.MaxAge {
+			what := "the newest level"
+			if !it.AgeKnown() {
+				what = fmt.Sprintf("level %s, the newest whose time can be believed,", it.Dated.Number)
+			}
+			l.wrong(Old, fmt.Sprintf("%s is %s old", what, age.Round(time.Minute)))
 		}
-	case !l.image.Created.IsZero() && l.o.MaxAge > 0 && now.Sub(l.image.Created) <= allowed:
+	case !created.IsZero() && l.o.MaxAge > 0 && now.Sub(created) <= l.o.MaxAge && !engine.Future(created, now):
 		if it.State == Fine {
 			it.State = New
 		}
@@ -323,7 +376,7 @@ func (l *look) scrubs(levels []store.Level, scrubbed map[store.LevelNumber]time.
 	}
 	since := levels[0].Committed
 	for _, level := range levels {
-		if at := scrubbed[level.Number]; at.After(it.Scrubbed) {
+		if at := scrubbed[level.Number]; at.After(it.Scrubbed) && !engine.Future(at, l.o.Now) {
 			it.Scrubbed = at
 		}
 	}
@@ -331,7 +384,7 @@ func (l *look) scrubs(levels []store.Level, scrubbed map[store.LevelNumber]time.
 		since = it.Scrubbed
 	}
 	switch {
-	case l.o.MaxScrubAge > 0 && l.o.Now.Sub(since) > l.o.MaxScrubAge:
+	case l.o.MaxScrubAge > 0 && (l.o.Now.Sub(since) > l.o.MaxScrubAge || engine.Future(since, l.o.Now)):
 		l.wrong(Unscrubbed, "no level was scrubbed lately")
 	case l.o.MaxScrubAge == 0 && it.Scrubbed.IsZero():
 		l.wrong(Unscrubbed, "no level was ever scrubbed")

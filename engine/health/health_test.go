@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"backy/engine"
-	"backy/engine/batch"
 	"backy/engine/health"
 	"backy/store"
 	"backy/store/mem"
@@ -118,8 +117,8 @@ func TestLook(t *testing.T) {
 			o: health.Options{MaxAge: day, Now: start.Add(day + 1)}, want: []health.Word{health.Old},
 		},
 		{
-			what: "its owner passes over a day more", image: health.Image{Name: "vms/scrubbed.1", Rules: batch.Rules{MinAge: &day}},
-			o: health.Options{MaxAge: day, Now: start.Add(2 * day)}, state: health.Fine,
+			what: "metadata excuse no old level", image: health.Image{Name: "vms/scrubbed.1", Rules: engine.Rules{MinAge: &day}},
+			o: health.Options{MaxAge: day, Now: start.Add(2 * day)}, want: []health.Word{health.Old},
 		},
 		{
 			what: "two problems, the worse first", image: health.Image{Name: "vms/web1"},
@@ -159,7 +158,7 @@ func TestLook(t *testing.T) {
 			what: "another pool's", image: health.Image{Name: "vms/scrubbed.1", ID: store.ImageID{Cluster: "fsid", PoolID: 2, Image: "1"}},
 			want: []health.Word{health.Missing},
 		},
-		{what: "excluded", image: health.Image{Name: "vms/web9", Rules: batch.Rules{Exclude: true}}, state: health.Excluded},
+		{what: "excluded", image: health.Image{Name: "vms/web9", Rules: engine.Rules{Exclude: true}}, state: health.Excluded},
 		{what: "out of reach", image: health.Image{Err: errors.New("no answer")}, want: []health.Word{health.Unknown}},
 		{
 			what: "out of reach, but it has levels", image: health.Image{Name: "vms/scrubbed.1", Err: errors.New("no answer")},
