@@ -20,10 +20,14 @@ type Rules struct {
 	Exclude bool
 	MinAge  *time.Duration // shortens the run's; nil: leaves it
 
-	// Unclear says of each rule that is not understood what is wrong, a sentence
+	// Unclear says what is wrong with each rule that is not understood, a sentence
 	// each. While there is one, nothing of the image is forgotten: it may have
 	// been meant to keep what the others do not.
 	Unclear []string
+
+	// Ignored are sentences about what is not understood either, but cannot have
+	// been meant so.
+	Ignored []string
 
 	keep map[string]int // by keepRules
 	in   *time.Duration // keep-within
@@ -62,10 +66,37 @@ func ParseRules(metadata map[string]string) (r Rules) {
 			}
 			// Quoted, but for what surrounds a plain key: both may hold anything.
 			plain := strings.Trim(strconv.Quote(shorten(full)), `"`)
-			r.Unclear = append(r.Unclear, fmt.Sprintf("image metadata %s %q: %s", plain, shorten(metadata[full]), why))
+			text := fmt.Sprintf("image metadata %s %q: %s", plain, shorten(metadata[full]), why)
+			if aboutKeeping(key) {
+				r.Unclear = append(r.Unclear, text)
+			} else {
+				r.Ignored = append(r.Ignored, text)
+			}
 		}
 	}
 	return r
+}
+
+// keepingWords are parts of keys, also of misspelt ones, that are about what is
+// kept. exclude is: who wants no backups any more may want the last ones.
+var keepingWords = []string{
+	"keep", "kep", "retain", "retention", "last", "hour", "dai", "day", "week", "month", "year", "within", "exclu",
+}
+
+func aboutKeeping(key string) bool {
+	key = strings.ToLower(key)
+	return slices.ContainsFunc(keepingWords, func(w string) bool { return strings.Contains(key, w) })
+}
+
+// Warnings are sentences about all that is not understood.
+func (r *Rules) Warnings() (list []string) {
+	for _, text := range r.Unclear {
+		list = append(list, text+"; until that is mended, nothing of the image is forgotten")
+	}
+	for _, text := range r.Ignored {
+		list = append(list, text+"; it is left out")
+	}
+	return list
 }
 
 // shorten bounds what is told of metadata, which may be of any length.
@@ -168,13 +199,17 @@ func RecordRules(metadata map[string]string) map[string]string {
 	}
 	slices.Sort(keys)
 	rules := map[string]string{}
-	for _, key := range keys[:min(len(keys), mostRules)] {
+	if len(keys) > mostRules {
+		keys = keys[:mostRules]
+		rules[RulePrefix+"keep"] = "(too many keys)"
+	}
+	for _, key := range keys {
 		value := metadata[key]
 		if len(value) > longestRule {
 			value = tooLong
 		}
 		if len(key) > longestRule {
-			key = key[:longestRule] + tooLong
+			key = RulePrefix + "keep" + tooLong
 		}
 		rules[key] = value
 	}

@@ -15,6 +15,7 @@ func TestRules(t *testing.T) {
 		exclude  bool
 		keep     engine.Keep
 		unclear  string // in the one sentence; "": none
+		ignored  string // likewise
 	}{
 		{metadata: nil},
 		{metadata: map[string]string{"owner": "me", "conf_rbd_cache": "false", "backyard": "x", "keep-daily": "7d"}},
@@ -37,10 +38,14 @@ func TestRules(t *testing.T) {
 		{metadata: map[string]string{"backy.keep-dayly": "7"}, unclear: "backy.keep-dayly"},
 		{metadata: map[string]string{"backy.Keep-daily": "7"}, unclear: "backy.Keep-daily"},
 		{metadata: map[string]string{"backy.keepdaily": "7"}, unclear: "no such key"},
-		{metadata: map[string]string{"backy.": "7"}, unclear: "no such key"},
+		{metadata: map[string]string{"backy.": "7"}, ignored: "no such key"},
+		{metadata: map[string]string{"backy.kep-weekly": "7"}, unclear: "no such key"},
+		{metadata: map[string]string{"backy.monthly": "7"}, unclear: "no such key"},
+		{metadata: map[string]string{"backy.excluded": "false"}, unclear: "no such key"},
+		{metadata: map[string]string{"backy.colour": "blue"}, ignored: `backy.colour "blue"`},
 		{metadata: map[string]string{"backy.keep-fortnightly": "1"}, unclear: "no such key"},
-		{metadata: map[string]string{"backy.freeze": "reboot"}, unclear: "no such key"},
-		{metadata: map[string]string{"backy.min-age": "soon"}, unclear: "backy.min-age"},
+		{metadata: map[string]string{"backy.freeze": "reboot"}, ignored: "no such key"},
+		{metadata: map[string]string{"backy.min-age": "soon"}, ignored: "backy.min-age"},
 	} {
 		// What a level records of the metadata says the same.
 		for _, metadata := range []map[string]string{tt.metadata, engine.RecordRules(tt.metadata)} {
@@ -48,8 +53,11 @@ func TestRules(t *testing.T) {
 			if r.Exclude != tt.exclude || r.Keep() != tt.keep {
 				t.Errorf("%v: exclude %v, keep %+v", metadata, r.Exclude, r.Keep())
 			}
-			if got := strings.Join(r.Unclear, "\n"); len(r.Unclear) > 1 || (tt.unclear == "") != (got == "") || !strings.Contains(got, tt.unclear) {
-				t.Errorf("%v: %q, want %q in it", metadata, r.Unclear, tt.unclear)
+			for want, got := range map[string][]string{"!" + tt.unclear: r.Unclear, "?" + tt.ignored: r.Ignored} {
+				want = want[1:]
+				if len(got) > 1 || (want == "") != (len(got) == 0) || want != "" && !strings.Contains(got[0], want) {
+					t.Errorf("%v: %q, want %q in it", metadata, got, want)
+				}
 			}
 		}
 	}
@@ -72,12 +80,14 @@ func TestRulesMinAge(t *testing.T) {
 func TestRecordRules(t *testing.T) {
 	many := map[string]string{}
 	for i := range 5000 {
-		many[engine.RulePrefix+strings.Repeat("x", i%3000)+string(rune('a'+i%26))] = strings.Repeat("y", i)
+		many[engine.RulePrefix+strings.Repeat("a", i%3000)+string(rune('a'+i%26))] = strings.Repeat("y", i)
 	}
+	many["backy.keep-daily"] = "7"
 	for what, metadata := range map[string]map[string]string{
 		"a long value": {"backy.keep-daily": strings.Repeat("0", 1<<20) + "7"},
 		"a long key":   {"backy.keep-daily" + strings.Repeat("y", 1<<20): "7"},
 		"many keys":    many,
+		"a long one":   {"backy." + strings.Repeat("y", 1<<20) + "keep-daily": "7"},
 		"not UTF-8":    {"backy.keep-daily": "7\xff", "backy.\xff": "\x00"},
 	} {
 		recorded := engine.RecordRules(metadata)

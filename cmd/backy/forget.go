@@ -148,7 +148,7 @@ func (p *program) forgetName(ctx context.Context, repo *store.Repository, name s
 	o.MetadataMayKeepLess, o.Warn = k.less, t.warn
 	forgotten, err := engine.Forget(ctx, repo, name, k.Keep, o)
 	for _, why := range forgotten.Unclear {
-		t.warn("%s: %s; nothing of it is forgotten until that is mended and backed up again", name, why)
+		t.warn("%s: %s; nothing of it is forgotten", name, why)
 	}
 	return forgotten, err
 }

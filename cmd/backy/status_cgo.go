@@ -74,8 +74,8 @@ func (p *program) inspectPool(ctx context.Context, pick *pickFlags, arg string) 
 				i.own[n].Derived = i.name
 			}
 			i.rules = i.info.Rules()
-			for _, why := range i.rules.Unclear {
-				p.talk.warn("%s: %s; until that is mended, nothing of the image is forgotten", s, why)
+			for _, text := range i.rules.Warnings() {
+				p.talk.warn("%s: %s", s, text)
 			}
 			return context.Cause(ctx)
 		})
@@ -180,9 +180,13 @@ func (p *program) withoutImage(ctx context.Context, repo *store.Repository, clus
 		} else if there {
 			continue
 		}
-		gone = append(gone, health.Item{
+		item := health.Item{
 			Image: spec.String(), Name: n, State: health.Gone, Levels: len(h.Levels), Level: l.Number, Time: l.Time, Size: l.Size, Newest: &l,
-		})
+		}
+		if dating := engine.Date(h.Levels, time.Now()); dating.TellsAge(l.Number) {
+			item.Dated = &l
+		}
+		gone = append(gone, item)
 	}
 	return gone, nil
 }

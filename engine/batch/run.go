@@ -108,8 +108,8 @@ func each(ctx context.Context, tasks []*task, atOnce int, f func(*task)) {
 func (r *run) survey(ctx context.Context) {
 	shared := sharers(r.tasks)
 	each(ctx, r.todo(), lookups, func(t *task) {
-		for _, why := range t.image.Rules.Unclear {
-			r.warner(t)("%s; until that is mended, nothing of the image is forgotten", why)
+		for _, text := range t.image.Rules.Warnings() {
+			r.warner(t)("%s", text)
 		}
 		switch {
 		case t.image.Rules.Exclude:
