@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"backy/rbd/child"
 )
 
 // grace is how long closing and cleaning up wait for calls that were left
@@ -84,7 +86,12 @@ func call[T any](ctx context.Context, c *calls, what string, f func(alive func()
 	c.enter()
 	go func() {
 		defer c.leave()
-		value, err := f(func() { beats.Add(1) })
+		child.AtStep(what)
+		value, err := f(func() {
+			beats.Add(1)
+			moved.Add(1)
+		})
+		moved.Add(1)
 		select {
 		case back <- result[T]{value, err}:
 		case <-left:

@@ -13,8 +13,8 @@ import (
 	"backy/store"
 )
 
-// looks is how many images are looked at a time.
-const looks = 8
+// looks is how many images are looked at a time, each by a child process.
+const looks = 4
 
 // ImagesOptions are the choices for a run over many images.
 type ImagesOptions struct {
@@ -27,13 +27,13 @@ type ImagesOptions struct {
 
 // Images are those of a run. It implements batch.Pool.
 type Images struct {
-	conn  *Conn
+	conn  *Cluster
 	o     ImagesOptions
 	specs map[string]Spec // by their labels
 }
 
 // Images makes a pool for a run over many images.
-func (c *Conn) Images(o ImagesOptions) *Images {
+func (c *Cluster) Images(o ImagesOptions) *Images {
 	if o.Lease == 0 {
 		o.Lease = time.Minute
 	}
@@ -65,7 +65,7 @@ func (p *Images) look(ctx context.Context, s Spec) batch.Image {
 	i.Name = name
 	info, err := p.conn.Look(ctx, s, engine.RulePrefix)
 	if err != nil {
-		i.Err = p.conn.halfRemoved(ctx, s, err)
+		i.Err = err
 		return i
 	}
 	i.ID, i.Size, i.Rules = info.ID, info.Size, info.Rules()
@@ -108,7 +108,7 @@ func (p *Images) Claim(ctx context.Context, i batch.Image) (batch.Claim, error) 
 
 // Identify implements batch.Pool.
 func (p *Images) Identify(ctx context.Context, i batch.Image) (store.ImageID, error) {
-	return p.conn.identify(ctx, p.specs[i.Label], "")
+	return p.conn.identify(ctx, p.specs[i.Label])
 }
 
 // Admit implements batch.Pool.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +21,13 @@ import (
 	"backy/store"
 )
 
-func TestMain(m *testing.M) { clustertest.Main(m) }
+// TestMain also is what a Cluster's children run.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == ChildVerb {
+		os.Exit(ServeChild())
+	}
+	clustertest.Main(m)
+}
 
 const (
 	// Small objects make many of them in a small image.

@@ -27,6 +27,8 @@ type Target struct {
 	id      string // of the image
 	created bool
 	locked  bool
+
+	made func(id string) // is told of the image that was created; may be nil
 }
 
 // Target makes a target of an image. Nothing is asked of the cluster yet.
@@ -98,6 +100,9 @@ func (t *Target) create(ctx context.Context, level store.Level) error {
 	}
 	if t.id, _, err = t.im.identity(ctx); err != nil {
 		return err
+	}
+	if t.made != nil {
+		t.made(t.id)
 	}
 	got, err := t.im.layout(ctx)
 	if err != nil {

@@ -20,6 +20,9 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == local.GuardVerb {
 		os.Exit(local.Guard())
 	}
+	if code, ok := childMain(os.Args[1:]); ok {
+		os.Exit(code)
+	}
 	// Most of the heap is a few large buffers, which cost the collector nothing
 	// and should not be doubled.
 	debug.SetGCPercent(20)

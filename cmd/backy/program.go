@@ -61,6 +61,8 @@ type cephFlags struct {
 	keyring string
 	cluster string
 	timeout time.Duration
+
+	crashDir string // for reports of crashes of Ceph's library; "": none
 }
 
 // run does what the line says and returns the exit code.

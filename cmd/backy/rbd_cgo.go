@@ -14,18 +14,18 @@ import (
 )
 
 // connection is to a cluster.
-type connection struct{ *rbd.Conn }
+type connection struct{ *rbd.Cluster }
 
 // connect connects to the cluster that the flags name, once, until the run's
 // end.
-func (p *program) connect(ctx context.Context) (*rbd.Conn, error) {
-	if p.connection.Conn != nil {
-		return p.connection.Conn, nil
+func (p *program) connect(ctx context.Context) (*rbd.Cluster, error) {
+	if p.connection.Cluster != nil {
+		return p.connection.Cluster, nil
 	}
 	f := p.common.ceph
-	conn, err := rbd.Connect(ctx, rbd.Config{
+	conn, err := rbd.Open(ctx, rbd.Config{
 		Conf: f.conf, Cluster: f.cluster, ID: f.id, Name: f.name, Keyring: f.keyring, Timeout: f.timeout,
-	})
+	}, rbd.ClusterOptions{CrashDir: f.crashDir})
 	var refused *rbd.ConnectError
 	if errors.As(err, &refused) {
 		return nil, withHint(err, strings.Join(refused.Hints, "\n"))
@@ -34,7 +34,7 @@ func (p *program) connect(ctx context.Context) (*rbd.Conn, error) {
 		return nil, err
 	}
 	p.atEnd(conn.Close)
-	p.connection.Conn = conn
+	p.connection.Cluster = conn
 	p.talk.detail("connected to cluster %s", conn.FSID())
 	return conn, nil
 }
@@ -123,6 +123,15 @@ func (p *program) rbdTarget(ctx context.Context, arg string, force bool) (engine
 		return nil, err
 	}
 	return conn.Target(spec, rbd.TargetOptions{Force: force, Warn: p.talk.warn}), nil
+}
+
+// childMain is what this process does where it is not a user's, but runs librbd for
+// another backy.
+func childMain(args []string) (code int, ok bool) {
+	if len(args) != 1 || args[0] != rbd.ChildVerb {
+		return 0, false
+	}
+	return rbd.ServeChild(), true
 }
 
 // imageExists tells the error that -f gets over.

@@ -42,6 +42,8 @@ func (p *program) rbdTarget(context.Context, string, bool) (engine.Target, error
 	return nil, errNoRBD
 }
 
+func childMain([]string) (code int, ok bool) { return 0, false }
+
 func imageExists(error) bool { return false }
 
 func isOthersName(error) bool { return false }

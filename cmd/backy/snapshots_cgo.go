@@ -51,7 +51,7 @@ func (p *program) snapshots(ctx context.Context, f snapshotsFlags, pool, folder 
 
 // snapshot reports one snapshot, and removes it where that is asked for. What
 // another repository's snapshot keeps is that one's matter.
-func (p *program) snapshot(ctx context.Context, conn *rbd.Conn, s rbd.OwnSnapshot, f snapshotsFlags) (snapshotReport, error) {
+func (p *program) snapshot(ctx context.Context, conn *rbd.Cluster, s rbd.OwnSnapshot, f snapshotsFlags) (snapshotReport, error) {
 	r := snapshotReport{
 		Snapshot: s.Spec.String(), ID: s.ID, Time: s.Time.UTC(), Kind: string(s.Kind), Repository: s.Repository,
 		Name: s.Name, Level: s.Level, Size: s.Size,

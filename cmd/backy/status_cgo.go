@@ -17,8 +17,8 @@ import (
 	"backy/store"
 )
 
-// inspections is how many images are looked at a time.
-const inspections = 8
+// inspections is how many images are looked at a time, each by a child process.
+const inspections = 4
 
 // inspected is what a cluster says of an image.
 type inspected struct {
@@ -32,8 +32,8 @@ type inspected struct {
 }
 
 // inspectPool looks at the images of a pool that are meant.
-func (p *program) inspectPool(ctx context.Context, pick *pickFlags, arg string) (*rbd.Conn, rbd.PoolSpec, []inspected, error) {
-	fail := func(err error) (*rbd.Conn, rbd.PoolSpec, []inspected, error) { return nil, rbd.PoolSpec{}, nil, err }
+func (p *program) inspectPool(ctx context.Context, pick *pickFlags, arg string) (*rbd.Cluster, rbd.PoolSpec, []inspected, error) {
+	fail := func(err error) (*rbd.Cluster, rbd.PoolSpec, []inspected, error) { return nil, rbd.PoolSpec{}, nil, err }
 	of, sure, ok := rbd.ParsePoolSpec(arg)
 	if !ok {
 		return fail(usagef("%s: want rbd:POOL[/NAMESPACE] or rbd:POOL/*", arg))
@@ -88,7 +88,7 @@ func (p *program) inspectPool(ctx context.Context, pick *pickFlags, arg string) 
 
 // listMeant lists the images of a pool or a namespace; rbd:POOL/X may also be
 // the image X.
-func (p *program) listMeant(ctx context.Context, conn *rbd.Conn, of rbd.PoolSpec, sure bool) ([]rbd.Spec, error) {
+func (p *program) listMeant(ctx context.Context, conn *rbd.Cluster, of rbd.PoolSpec, sure bool) ([]rbd.Spec, error) {
 	if sure {
 		return conn.List(ctx, of)
 	}
