@@ -245,7 +245,7 @@ func (s *sorter) unknown(w, name string) {
 		}
 	}
 	slices.Sort(names)
-	err := usagef("unknown flag %s", w)
+	err := usagef("unknown flag %s", concealed([]string{w})[0])
 	if w[1:] != name && !strings.HasPrefix(w, "--") {
 		err = usagef("unknown flag -%s in %s", name, w)
 	}
@@ -317,17 +317,42 @@ func nearest(word string, known []string) string {
 	return best
 }
 
-// shellLine is a command line of backy that can be pasted into a shell.
+// secretFlags take commands, which may hold passwords: neither a hint nor an error
+// repeats them.
+var secretFlags = []string{"freeze", "thaw", "from-command"}
+
+// concealed is a command line without what may be secret, misspelt flags' too.
+func concealed(args []string) []string {
+	args = slices.Clone(args)
+	for i := 0; i < len(args) && args[i] != "--"; i++ {
+		name, value, hasValue := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
+		switch {
+		case !strings.HasPrefix(args[i], "-"), !slices.Contains(secretFlags, name) && (name == "freeze-limit" || nearest(name, secretFlags) == ""):
+		case hasValue:
+			args[i] = strings.TrimSuffix(args[i], value) + "…"
+		case i+1 < len(args):
+			i++
+			args[i] = "…"
+		}
+	}
+	return args
+}
+
+// shellLine is a command line of backy that can be pasted into a shell, once what is
+// concealed is put in again.
 func shellLine(args []string) string {
 	var b strings.Builder
 	b.WriteString("backy")
-	for _, a := range args {
+	for _, a := range concealed(args) {
 		fmt.Fprintf(&b, " %s", shellWord(a))
 	}
 	return b.String()
 }
 
 func shellWord(s string) string {
+	if p := printable(s); p != s { // as bash, zsh and ksh have it
+		return "$'" + strings.ReplaceAll(printable(strings.ReplaceAll(s, `\`, `\\`)), "'", `\'`) + "'"
+	}
 	safe := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_@%+=:,./-", r)
 	}

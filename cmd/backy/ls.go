@@ -136,7 +136,7 @@ func levelTable(levels []levelReport, now time.Time, width int) string {
 		s := l.Stats
 		rows = append(rows, []string{
 			l.Number.String(), timeText(l.Time), shortBytes(l.Size), shortBytes(s.Read), shortBytes(s.Changed),
-			shortBytes(s.Stored), ageText(l.Scrubbed, now), l.Origin.Diff, printable(l.Origin.Source),
+			shortBytes(s.Stored), ageText(l.Scrubbed, now), l.Origin.Diff, l.Origin.Source,
 		})
 	}
 	return table(columns, rows, width)

@@ -29,7 +29,7 @@ func manyTable(results []batch.Result, width int) string {
 		if len(r.Unclear) > 0 {
 			result += ", kept all"
 		}
-		rows = append(rows, []string{result, level, read, added, seconds, printable(strings.TrimPrefix(r.Image, rbdScheme))})
+		rows = append(rows, []string{result, level, read, added, seconds, strings.TrimPrefix(r.Image, rbdScheme)})
 	}
 	return table(columns, rows, width)
 }

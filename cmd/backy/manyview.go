@@ -98,7 +98,7 @@ func (v *manyView) add(label string, p *engine.Progress) *shownImage {
 		v.begun++
 		title, priority := shorten(printable(label), room), v.begun
 		if label == "" {
-			title, priority = v.title, math.MaxInt // below the others
+			title, priority = printable(v.title), math.MaxInt // below the others
 		}
 		s.bar = v.bars.MustAdd(0, barOrSpinner(), mpb.BarRemoveOnComplete(), mpb.BarPriority(priority),
 			mpb.PrependDecorators(decor.Name(title+" ")),

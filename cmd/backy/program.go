@@ -150,7 +150,7 @@ func (p *program) finish(err error) int {
 	}
 	if err != nil && !isA[*stateError](err) {
 		if p.report.Command == "status" {
-			text, _, _ := strings.Cut(err.Error(), "\n")
+			text, _, _ := strings.Cut(errorText(err), "\n")
 			_ = p.print("BACKY UNKNOWN - " + strings.ReplaceAll(text, "|", "/") + "\n") // fail tells it, too
 		}
 		p.talk.with("exit_code", exitCode(p.report.Command, err)).fail(err)
@@ -163,7 +163,7 @@ func writeJSON(w io.Writer, v any) error {
 	if err != nil {
 		return fmt.Errorf("making the JSON document: %w", err)
 	}
-	return printTo(w, string(text)+"\n")
+	return printTo(w, jsonText(string(text))+"\n")
 }
 
 // print writes data for people to stdout; with --json the document takes its
@@ -172,7 +172,7 @@ func (p *program) print(text string) error {
 	if p.json {
 		return nil
 	}
-	return printTo(p.stdout, text)
+	return printTo(p.stdout, lines(text))
 }
 
 func printTo(w io.Writer, text string) error {

@@ -83,7 +83,7 @@ func (p *program) showBar(done <-chan struct{}, title string, progress *engine.P
 	text.Store(new(string))
 	container := mpb.New(mpb.WithOutput(p.stderr), mpb.WithRefreshRate(barPoll))
 	bar := container.MustAdd(0, barOrSpinner(), mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.Name(title+" ")),
+		mpb.PrependDecorators(decor.Name(printable(title)+" ")),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return *text.Load() })))
 	p.talk.through(container)
 	defer func() {

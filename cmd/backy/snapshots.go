@@ -95,7 +95,7 @@ func snapshotTable(list []snapshotReport, now time.Time, width int) string {
 			space = shortBytes(*s.Space)
 		}
 		rows = append(rows, []string{
-			s.Kind, level, space, ageText(s.Time, now), s.Repository, printable(strings.TrimPrefix(s.Snapshot, rbdScheme)),
+			s.Kind, level, space, ageText(s.Time, now), s.Repository, strings.TrimPrefix(s.Snapshot, rbdScheme),
 		})
 	}
 	return table(columns, rows, width)

@@ -345,7 +345,7 @@ func statusTable(items []health.Item, now time.Time, width int) string {
 			age = "?"
 		}
 		rows = append(rows, []string{
-			state, level, age, ageText(i.Scrubbed, now), strconv.Itoa(i.Levels), printable(itemName(&i)),
+			state, level, age, ageText(i.Scrubbed, now), strconv.Itoa(i.Levels), itemName(&i),
 		})
 	}
 	return table(columns, rows, width)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -13,8 +12,10 @@ type column struct {
 }
 
 // table aligns rows of cells under titles, one space apart. Where width is not
-// 0, the last column is cut in its middle to fit.
+// 0, the last column is cut in its middle to fit. A cell is one line, whatever is
+// in it.
 func table(columns []column, rows [][]string, width int) string {
+	rows = shownCells(rows)
 	titles := make([]string, len(columns))
 	widths := make([]int, len(columns))
 	for i, c := range columns {
@@ -49,6 +50,16 @@ func table(columns []column, rows [][]string, width int) string {
 	return b.String()
 }
 
+func shownCells(rows [][]string) [][]string {
+	list := make([][]string, len(rows))
+	for i, r := range rows {
+		for _, cell := range r {
+			list[i] = append(list[i], printable(cell))
+		}
+	}
+	return list
+}
+
 // shorten cuts a text in its middle to at most n runes; 0 leaves it alone. A name's
 // end says as much as its beginning.
 func shorten(s string, n int) string {
@@ -59,14 +70,4 @@ func shorten(s string, n int) string {
 	head := (n - 1) / 2
 	tail := n - 1 - head
 	return string(runes[:head]) + "…" + string(runes[len(runes)-tail:])
-}
-
-// printable keeps a file name from breaking a line or moving the cursor.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -50,7 +50,7 @@ func (l told) say(format string, args ...any) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
 	if !l.t.quiet {
-		l.line(slog.LevelInfo, "", fmt.Sprintf(format, args...))
+		l.line(slog.LevelInfo, "", format, args...)
 	}
 }
 
@@ -58,16 +58,15 @@ func (l told) detail(format string, args ...any) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
 	if l.t.verbose {
-		l.line(slog.LevelDebug, "", fmt.Sprintf(format, args...))
+		l.line(slog.LevelDebug, "", format, args...)
 	}
 }
 
 func (l told) warn(format string, args ...any) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
-	w := fmt.Sprintf(format, args...)
-	l.t.warnings = append(l.t.warnings, w)
-	l.line(slog.LevelWarn, "backy: warning: ", w)
+	l.t.warnings = append(l.t.warnings, fmt.Sprintf(format, args...))
+	l.line(slog.LevelWarn, "backy: warning: ", format, args...)
 }
 
 // fail prints the error that ends the run, with -q too.
@@ -79,27 +78,27 @@ func (l told) fail(err error) {
 		if hint != "" {
 			l.fields = append(l.fields, "hint", hint)
 		}
-		l.line(slog.LevelError, "", err.Error())
+		l.line(slog.LevelError, "", "%s", err.Error())
 		return
 	}
-	l.t.print("backy: " + strings.ReplaceAll(err.Error(), "\n", "\nbacky: ")) // joined ones have a line each
+	l.t.print("backy: " + strings.ReplaceAll(errorText(err), "\n", "\nbacky: ")) // joined ones have a line each
 	if hint != "" {
 		l.t.print("hint: " + strings.ReplaceAll(hint, "\n", "\nhint: "))
 	}
 }
 
 // line prints a line; t.mu is held. For people it begins with a prefix.
-func (l told) line(severity slog.Level, prefix, text string) {
+func (l told) line(severity slog.Level, prefix, format string, args ...any) {
 	if !l.t.json {
-		l.t.print(prefix + text)
+		l.t.print(prefix + shownf(format, args...))
 		return
 	}
-	slog.New(slog.NewJSONHandler(l.t.w, &slog.HandlerOptions{Level: slog.LevelDebug})).
-		Log(context.Background(), severity, text, l.fields...)
+	slog.New(slog.NewJSONHandler(plainJSON{l.t.w}, &slog.HandlerOptions{Level: slog.LevelDebug})).
+		Log(context.Background(), severity, fmt.Sprintf(format, args...), l.fields...)
 }
 
-// print writes a line. There is nobody to tell where that fails.
-func (t *talk) print(line string) { _, _ = io.WriteString(t.w, line+"\n") }
+// print writes lines. There is nobody to tell where that fails.
+func (t *talk) print(text string) { _, _ = io.WriteString(t.w, lines(text)+"\n") }
 
 // warned are the warnings so far.
 func (t *talk) warned() []string {
@@ -134,14 +133,15 @@ func (r *relay) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// pass prints whole lines; t.mu is held.
-func (r *relay) pass(lines []byte) error {
+// pass prints whole lines; t.mu is held. Names that a command was given may come
+// back in what it says.
+func (r *relay) pass(text []byte) error {
 	if !r.t.json {
-		_, err := r.t.w.Write(lines)
+		_, err := io.WriteString(r.t.w, shown(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n\t"))
 		return err
 	}
-	for line := range bytes.Lines(lines) {
-		r.t.with("from", "command").line(slog.LevelInfo, "", strings.TrimRight(string(line), "\r\n"))
+	for line := range bytes.Lines(text) {
+		r.t.with("from", "command").line(slog.LevelInfo, "", "%s", strings.TrimRight(string(line), "\r\n"))
 	}
 	return nil
 }

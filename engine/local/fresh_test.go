@@ -84,8 +84,16 @@ func TestDevicesAreReadFresh(t *testing.T) {
 			}
 			// Any piece, into any memory.
 			for _, c := range []struct{ off, length, shift int64 }{
-				{0, 1, 0}, {1, 511, 1}, {4095, 2, 0}, {1<<20 + 16, 300, 3}, {1 << 20, 300 * kib, 8}, {int64(len(truth)) - 7, 7, 0},
-				{0, int64(len(truth)), 1}, {512, int64(len(truth)) - 512, 0}, {4096, 4096, 1}, {100, 0, 0},
+				{0, 1, 0},
+				{1, 511, 1},
+				{4095, 2, 0},
+				{1<<20 + 16, 300, 3},
+				{1 << 20, 300 * kib, 8},
+				{int64(len(truth)) - 7, 7, 0},
+				{0, int64(len(truth)), 1},
+				{512, int64(len(truth)) - 512, 0},
+				{4096, 4096, 1},
+				{100, 0, 0},
 			} {
 				p := make([]byte, c.shift+c.length)[c.shift:]
 				if n, err := view.Reader.ReadAt(p, c.off); err != nil || n != len(p) || !bytes.Equal(p, truth[c.off:c.off+c.length]) {
