@@ -72,6 +72,7 @@ type backup struct {
 	state *State
 	base  *store.Level // state.Base, or nil where its map cannot be read
 	stats store.Stats
+	grown int64 // by how much more than the base the level holds, holes apart
 	size  int64
 
 	// stop ends the context that the source began with, so that a stalled
@@ -257,6 +258,7 @@ func (b *backup) record(root store.Ref) store.Level {
 	b.stats.Read += b.sampled.Load()
 	b.stats.Stored = b.w.Stored()
 	b.stats.Mended = b.w.Mended()
+	b.stats.Data = b.holds()
 	b.stats.Compression = b.o.Compression.String()
 	b.stats.Seconds = time.Since(b.started).Seconds()
 	l := store.Level{

@@ -80,6 +80,9 @@ func TestHistory(t *testing.T) {
 			}
 			// Any other would mean that an honest diff was taken for a lie.
 			var honest []string
+			if n := len(before); n > 0 && before[n-1].Size > 0 && len(data) == 0 {
+				honest = append(honest, fmt.Sprintf("the source of image is empty, and level %s was not: is it the right one?", before[n-1].Number))
+			}
 			for _, u := range engine.FindUnusual(l, before) {
 				honest = append(honest, fmt.Sprintf("%s level %s: %s", l.Name, l.Number, u))
 			}

@@ -15,6 +15,7 @@ import (
 type unit struct {
 	first, count int64
 	drop         bool        // all of it is a hole; nothing is read
+	held         int64       // bytes that the base has there, if it is dropped
 	base         []store.Ref // of the base, per chunk
 	results      []result
 	data         []byte // what was read; already filled where the source is a stream
@@ -42,14 +43,14 @@ const (
 
 // pass reads what a plan names and makes the level's map of it.
 func (b *backup) pass(ctx context.Context, p *plan) error {
-	b.stats.Changed, b.stats.Reused = 0, 0
+	b.stats.Changed, b.stats.Emptied, b.stats.Reused, b.grown = 0, 0, 0, 0
 	if err := b.w.BeginMap(ctx, b.baseMap(), b.chunks()); err != nil {
 		return err
 	}
 	p.sample = newSampler(b.state)
 	held := b.o.Budget.holder()
 	defer held.giveAll()
-	return pipeline(ctx, workers(b.o.Readers),
+	err := pipeline(ctx, workers(b.o.Readers),
 		func(ctx context.Context, emit func(*unit) error) error {
 			return b.produce(ctx, p, func(u *unit) error {
 				if !u.drop {
@@ -67,11 +68,22 @@ func (b *backup) pass(ctx context.Context, p *plan) error {
 			}
 			return b.consume(ctx, u)
 		})
+	if err != nil {
+		return err
+	}
+	return b.cutOff(ctx)
 }
 
 // produce cuts the plan into units and finds what the base has there.
 func (b *backup) produce(ctx context.Context, p *plan, emit func(*unit) error) error {
-	look := b.baseRefs()
+	look, base := b.baseRefs(), b.newHeld()
+	drop := func(first, count int64) error {
+		bytes, err := base.between(ctx, first, first+count)
+		if err != nil {
+			return err
+		}
+		return emit(&unit{first: first, count: count, drop: true, held: bytes})
+	}
 	next := int64(0)
 	skip := func(to int64) error {
 		first, count := next, to-next
@@ -84,7 +96,7 @@ func (b *backup) produce(ctx context.Context, p *plan, emit func(*unit) error) e
 			return fmt.Errorf("chunks %d to %d are not spoken for", first, to-1)
 		case Hole:
 			p.sample.add(first, count)
-			return emit(&unit{first: first, count: count, drop: true})
+			return drop(first, count)
 		}
 		p.sample.add(first, count)
 		return nil
@@ -99,7 +111,7 @@ func (b *backup) produce(ctx context.Context, p *plan, emit func(*unit) error) e
 		}
 		next = r.End()
 		if r.Hole {
-			if err := emit(&unit{first: r.First, count: r.Count, drop: true}); err != nil {
+			if err := drop(r.First, r.Count); err != nil {
 				return err
 			}
 			continue
@@ -263,6 +275,7 @@ func isZero(p []byte) bool {
 // consume puts a unit's chunks into the packs and the map, in image order.
 func (b *backup) consume(ctx context.Context, u *unit) error {
 	if u.drop {
+		b.emptied(u.held)
 		return b.w.Drop(ctx, u.first, u.first+u.count)
 	}
 	for i := range u.results {
@@ -276,7 +289,7 @@ func (b *backup) consume(ctx context.Context, u *unit) error {
 		if err != nil {
 			return err
 		}
-		b.stats.Changed += length
+		b.placed(u.base[i], r.verdict, length)
 		if err := b.w.Set(ctx, pos, ref); err != nil {
 			return err
 		}

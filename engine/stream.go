@@ -34,6 +34,9 @@ func (b *backup) copyStream(ctx context.Context) (store.Ref, error) {
 		return store.Ref{}, err
 	}
 	b.size = arrived
+	if err := b.cutOff(ctx); err != nil {
+		return store.Ref{}, err
+	}
 	b.o.Progress.Total.Store(arrived)
 	return b.w.FinishMap(ctx, b.chunks())
 }

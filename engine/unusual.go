@@ -16,6 +16,8 @@ type Figure string
 const (
 	// FigureChanged is how much of the image had changed since the base.
 	FigureChanged Figure = "changed"
+	// FigureEmptied is how much of what the base held is holes now, or was cut off.
+	FigureEmptied Figure = "emptied"
 	// FigureCompressed is what compression left of the new chunks.
 	FigureCompressed Figure = "compressed"
 )
@@ -31,8 +33,14 @@ type Unusual struct {
 
 func (u Unusual) String() string {
 	what := "%s of the image changed, and %s is usual"
-	if u.Figure == FigureCompressed {
+	switch u.Figure {
+	case FigureCompressed:
 		what = "what is new was compressed to %s of its size, and %s is usual"
+	case FigureEmptied:
+		what = "%s of what the image held is gone, and %s is usual"
+		if u.Levels == 0 {
+			return fmt.Sprintf("%s of what the image held is gone: if nobody expected that, keep the older levels and look into the image", percent(u.Value))
+		}
 	}
 	return fmt.Sprintf(what+" (the median of %d levels): if nobody expected that, keep the older levels and look into the image",
 		percent(u.Value), percent(u.Usual), u.Levels)
@@ -62,6 +70,9 @@ const (
 
 	compressedApart = 0.2 // from the median
 
+	emptiedLeast = 0.5     // of what the base held
+	emptiedBytes = 1 << 20 // of it
+
 	beyondPeak  = 2.5 // times what the most extreme level has, or
 	forgivePeak = 10  // the second most extreme of so many
 )
@@ -79,6 +90,9 @@ func FindUnusual(l store.Level, levels []store.Level) (list []Unusual) {
 		list = append(list, u)
 	}
 	if u, ok := unusualCompression(l, before); ok {
+		list = append(list, u)
+	}
+	if u, ok := unusualEmptying(l, before); ok {
 		list = append(list, u)
 	}
 	return list
@@ -105,6 +119,30 @@ func unusualChange(l store.Level, before []store.Level) (u Unusual, far bool) {
 	u = Unusual{Figure: FigureChanged, Value: share, Usual: median(usual), Levels: len(usual)}
 	longer := pause(l, before)
 	return u, share >= changedLeast && share > changedTimes*u.Usual*longer && share > beyondPeak*peak(usual)*longer
+}
+
+// unusualEmptying looks for an image that lost most of what it held, as by discards
+// or by being made smaller. Of an image that is mostly empty that is no large
+// part, and it needs no levels to compare with to be strange: only to be usual.
+func unusualEmptying(l store.Level, before []store.Level) (u Unusual, far bool) {
+	share := func(l *store.Level) (float64, bool) {
+		i := slices.IndexFunc(before, func(b store.Level) bool { return b.Number == l.Base })
+		if i < 0 || before[i].Stats.Data == 0 {
+			return 0, false
+		}
+		return min(1, float64(l.Stats.Emptied)/float64(before[i].Stats.Data)), true
+	}
+	is, ok := share(&l)
+	if !ok || is < emptiedLeast || l.Stats.Emptied < emptiedBytes {
+		return u, false
+	}
+	u = Unusual{Figure: FigureEmptied, Value: is}
+	usual := newest(before, share)
+	if u.Levels = len(usual); u.Levels == 0 {
+		return u, true
+	}
+	u.Usual = median(usual)
+	return u, is > beyondPeak*peak(usual)
 }
 
 // pause is how many times as long as usual the level's base lies back: so much

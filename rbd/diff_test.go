@@ -2,9 +2,13 @@ package rbd
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/ceph/go-ceph/rbd"
 	"pgregory.net/rapid"
+
+	"backy/store"
 )
 
 // The windows are the set's periods and no others, in order, up to the image's
@@ -135,4 +139,30 @@ func objects(u *units) (list []int64) {
 		list = append(list, w.start/u.period)
 	}
 	return list
+}
+
+// A disk that is wiped by discards has changed.
+func TestDiscardCounts(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	s := newShelf(l)
+	for _, features := range []string{"layering", "layering,exclusive-lock,object-map,fast-diff"} {
+		spec := l.create(strings.ReplaceAll(features, ",", "-"), 64*object, "--image-feature", features)
+		l.write(spec, object, 40*object)
+		name := store.Name(spec.Image)
+		first := s.backup(spec, name)
+		if first.Stats.Changed != 40*object || first.Stats.Data != 40*object {
+			t.Errorf("%s: the first level: %+v", features, first.Stats)
+		}
+		l.with(spec, func(i *rbd.Image) error {
+			_, err := i.Discard(0, 64*object)
+			return err
+		})
+		level, warnings, err := s.take(l.conn.Source(spec, SourceOptions{}), name)
+		l.must(err)
+		if level.Stats.Changed != 40*object || level.Stats.Emptied != 40*object || level.Stats.Data != 0 || len(warnings) != 1 {
+			t.Errorf("%s, by %s: %+v, warnings %q", features, level.Origin.Diff, level.Stats, warnings)
+		}
+		s.holds(level, make([]byte, 64*object))
+	}
 }

@@ -94,12 +94,17 @@ type RBDLayout struct {
 // Stats are a backup's figures, in bytes.
 type Stats struct {
 	Read    int64   `json:"read"`    // read from the source
-	Changed int64   `json:"changed"` // differed from the base
+	Changed int64   `json:"changed"` // differed from the base, or became holes, or was cut off
 	Stored  int64   `json:"stored"`  // written to the repository: packs and maps
 	Reused  int64   `json:"reused"`  // changed, but known from elsewhere in the repository
 	Chunks  int64   `json:"chunks"`  // number of new chunks stored
 	Mended  int64   `json:"mended"`  // number of bad chunks made whole again
 	Seconds float64 `json:"seconds"`
+
+	// Emptied are those of the changed bytes that became holes or were cut off, and
+	// Data all that are no holes; 0: unknown, as in levels of older versions.
+	Emptied int64 `json:"emptied,omitempty"`
+	Data    int64 `json:"data,omitempty"`
 
 	// Raw are the bytes of the new chunks as they were read, and Packed as they
 	// were stored: what compression made of them. 0 in levels of older versions.

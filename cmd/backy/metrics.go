@@ -295,7 +295,7 @@ func (s *samples) item(i *health.Item, problems bool) {
 	if l.Stats.Raw > 0 {
 		s.add(gCompressed, float64(l.Stats.Packed)/float64(l.Stats.Raw), name)
 	}
-	for _, figure := range []engine.Figure{engine.FigureChanged, engine.FigureCompressed} {
+	for _, figure := range []engine.Figure{engine.FigureChanged, engine.FigureCompressed, engine.FigureEmptied} {
 		at := slices.IndexFunc(i.Unusual, func(u engine.Unusual) bool { return u.Figure == figure })
 		s.add(gUnusual, one(at >= 0), name, string(figure))
 		if at >= 0 {
