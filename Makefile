@@ -27,7 +27,7 @@ export GOFLAGS := $(if $(filter -tags=%,$(goflags)),\
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 build   := $(GO) build -trimpath -ldflags '$(version:%=-X main.version=%)'
 
-.PHONY: help build build-norbd image docker-test deb bin/deb/backy deb-test test test-other verify verify-rbd soak race lint demo bench cluster cluster-down deps headers clean
+.PHONY: help build build-norbd image docker-test deb bin/deb/backy deb-test test test-other verify test-binaries soak race lint demo bench cluster cluster-down deps headers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,7 +45,7 @@ image: ## build the container image backy from what is committed or added: IMAGE
 docker-test: deps ## build the image and back up, scrub, restore and be stopped in it, on a cluster of their own
 	docker/docker-test.sh
 
-deb: ## make a Debian package for this release in bin/deb
+deb: ## make a Debian package in bin/deb: on bookworm (Debian 12), for trixie and forky, too
 	@docker/deps.sh deb
 	@$(MAKE) --no-print-directory bin/deb/backy
 	docker/deb/make.sh bin/deb
@@ -54,7 +54,7 @@ deb: ## make a Debian package for this release in bin/deb
 bin/deb/backy: headers
 	$(GO) build -trimpath -buildmode=pie -ldflags '-s -w $(version:%=-X main.version=%)' -o $@ ./cmd/backy
 
-deb-test: deb deps ## check the package, install it in a clean Debian, and back up with it there
+deb-test: deb deps ## check the package, install it in clean Debians, and back up with it there
 	docker/deb/test.sh bin/deb
 
 test: deps ## install what is missing and run all checks and tests on a cluster of their own
@@ -66,12 +66,13 @@ verify:
 	$(GO) test -race -timeout 20m -skip 'Schedules|Powercut' ./hints ./store/...
 	$(GO) test -race -timeout 20m -run 'Stream|Dedup|Beside|TwoGCs|DeepScrub' ./engine
 
-test-other: ## run the tests of rbd on the other Debian release: Ceph 18.2 on Debian 12, else 16.2
-	docker/other.sh make verify-rbd
+test-other: ## run the tests that speak to Ceph, and the demo, on the other releases of Debian and Ceph
+	docker/test-other.sh
 
-# Only a run that is made anew tells whether the cluster still does it.
-verify-rbd: headers
-	docker/cluster.sh with --size 8G -- $(GO) test -count 1 -timeout 20m ./rbd/...
+# What test-other runs on each release.
+test-binaries: headers
+	$(GO) test -c -o .cache/tests/ ./rbd ./rbd/clustertest ./cmd/backy
+	$(build) -o .cache/tests/backy ./cmd/backy
 
 # Each part is one that tries more the longer it may.
 soak: headers ## try for hours what make test tries for minutes: schedules, faults, flips, kills

@@ -9,7 +9,7 @@ exec 2>&1
 
 WORK=$(mktemp -d -t backy-demo.XXXXXX)
 trap 'rm -rf "$WORK"' EXIT
-PATH=$PWD/bin:$PATH:/usr/sbin:/sbin
+PATH=${BACKY_BIN:-$PWD/bin}:$PATH:/usr/sbin:/sbin
 export XDG_CACHE_HOME=$WORK/cache # where backy keeps what it can do without
 BACKUPS=$WORK/backups
 NAME=$BACKUPS/vm
@@ -70,13 +70,16 @@ write_changes() {
 	} | rbd import-diff --no-progress - "$3"
 }
 
+# texts is a folder with many small files, that is everywhere.
+texts() { if [[ -d /usr/include/linux ]]; then echo /usr/include; else echo /usr/share/perl5; fi; }
+
 make_image() {
 	title '1. An RBD image with a file system and files in it'
 	local tree=$WORK/tree
 	mkdir -p "$tree/home" "$tree/src"
 	echo 'Buy milk.' >"$tree/home/notes.txt"
 	cp -r LICENSE Makefile cmd engine store hints rbd docker "$tree/src/"
-	cp -r /usr/include "$tree/include"
+	cp -r "$(texts)" "$tree/texts"
 	head -c 64M /dev/urandom >"$tree/home/video.bin"
 	truncate -s 1G "$WORK/disk"
 	mke2fs -q -t ext4 -d "$tree" "$WORK/disk"

@@ -5,18 +5,20 @@ set -eu
 
 usage='usage: deps.sh build   what building backy needs besides Go: a C compiler and the headers of librbd
        deps.sh all     and what the tests and the demo need: the daemons of a cluster
+       deps.sh tests   that alone, for tests that were built elsewhere
        deps.sh bench   and the peers that the bench measures, those of Debian
        deps.sh deb     what making and checking a Debian package needs besides
        deps.sh other   what docker/other.sh needs to make a root of another Debian'
 
-build='ca-certificates gcc libc6-dev librbd-dev librados-dev'
-cluster='ceph-mon ceph-mgr ceph-osd ceph-common bash e2fsprogs mount procps util-linux'
+build='ca-certificates gcc make libc6-dev librbd-dev librados-dev'
+cluster='ca-certificates ceph-mon ceph-mgr ceph-osd ceph-common bash e2fsprogs mount procps util-linux'
 bench='restic borgbackup qemu-utils qemu-block-extra zstd time'
 deb='dpkg-dev lintian mandoc systemd'
 
 case ${1:-} in
 build) packages=$build ;;
 all) packages="$build $cluster" ;;
+tests) packages=$cluster ;;
 bench) packages="$build $cluster $bench" ;;
 deb) packages="$build $deb" ;;
 other) packages='debootstrap debian-archive-keyring util-linux mount' ;;

@@ -19,9 +19,9 @@ func (p *program) docsCommand() *cli.Command {
 		Name:      "docs",
 		Usage:     "write man pages and shell completions",
 		ArgsUsage: "DIR",
-		Description: `Writes backy.1 and a page for each command to DIR, and the completions of
-bash (backy.bash), zsh (_backy) and fish (backy.fish). The pages bear the day
-of SOURCE_DATE_EPOCH (seconds since 1970), or today.`,
+		Description: `Writes backy.1, a page for each command and backy-ceph.7 to DIR, and the
+completions of bash (backy.bash), zsh (_backy) and fish (backy.fish). The pages
+bear the day of SOURCE_DATE_EPOCH (seconds since 1970), or today.`,
 		Hidden: true,
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 1, 1); err != nil {
@@ -68,6 +68,7 @@ func documents(ctx context.Context) (map[string]string, error) {
 		}
 		files[pageName(command)+".1"] = manPage(command, help, day, all)
 	}
+	files["backy-ceph.7"] = roffPage("backy-ceph", `7 %s "backy %s" "Miscellaneous"`, cephPage, day, []string{".BR backy (1)", ".BR backy\\-backup (1)"})
 	return files, nil
 }
 

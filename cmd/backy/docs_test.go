@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -53,6 +54,38 @@ func TestManPages(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The page about Ceph says what the README says: the same commands, in the same order.
+func TestCephPage(t *testing.T) {
+	_, files := writtenDocs(t)
+	page := strings.ReplaceAll(files["backy-ceph.7"], `\-`, "-")
+	if !strings.HasPrefix(page, ".TH BACKY-CEPH 7 2001-09-09 ") {
+		t.Errorf("it begins with %.60q", page)
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(readme), "\n### Keys of type aes256k\n")
+	section, _, _ = strings.Cut(section, "\n### ")
+	commands := 0
+	for line := range strings.Lines(section) {
+		command, ok := strings.CutPrefix(line, "    ceph ")
+		if !ok {
+			continue
+		}
+		command, _, _ = strings.Cut(command, "#")
+		_, rest, found := strings.Cut(page, "ceph "+strings.TrimSpace(command))
+		if !found {
+			t.Errorf("it does not have, or has it too early: ceph %s", command)
+			continue
+		}
+		page, commands = rest, commands+1
+	}
+	if commands < 8 {
+		t.Errorf("%d commands of the README, want all", commands)
 	}
 }
 

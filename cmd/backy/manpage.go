@@ -1,6 +1,7 @@
 package main
 
 import (
+	_ "embed" // of a page
 	"fmt"
 	"slices"
 	"strings"
@@ -27,9 +28,30 @@ func pageName(command string) string {
 // manPage is the page of a command in roff. day is its date, all are the
 // commands that have one.
 func manPage(command, help, day string, all []string) string {
+	var others []string
+	for _, c := range all {
+		if c != command {
+			others = append(others, fmt.Sprintf(".BR %s (1)", roff(pageName(c))))
+		}
+	}
+	if command != "" {
+		others = others[:1] // backy itself names the rest
+	} else {
+		others = append(others, ".BR backy\\-ceph (7)")
+	}
+	return roffPage(pageName(command), `1 %s "backy %s" "User Commands"`, help, day, others)
+}
+
+// cephPage is about releases of Ceph and keys, in the form of a help.
+//
+//go:embed pages/ceph.txt
+var cephPage string
+
+// roffPage is a page in roff: a title that names the day and backy's version, what
+// it says in the form of a help, and which pages it names at the end.
+func roffPage(page, title, help, day string, others []string) string {
 	var b strings.Builder
-	page := pageName(command)
-	fmt.Fprintf(&b, ".TH %s 1 %s \"backy %s\" \"User Commands\"\n.nh\n.ad l\n", roff(strings.ToUpper(page)), day, roff(versions().Backy))
+	fmt.Fprintf(&b, ".TH %s "+title+"\n.nh\n.ad l\n", roff(strings.ToUpper(page)), day, roff(versions().Backy))
 	var section string
 	var lines []string
 	flush := func() {
@@ -49,15 +71,6 @@ func manPage(command, help, day string, all []string) string {
 	}
 	flush()
 	b.WriteString(".SH SEE ALSO\n")
-	var others []string
-	for _, c := range all {
-		if c != command {
-			others = append(others, fmt.Sprintf(".BR %s (1)", roff(pageName(c))))
-		}
-	}
-	if command != "" {
-		others = others[:1] // backy itself names the rest
-	}
 	b.WriteString(strings.Join(others, ",\n") + "\n")
 	return b.String()
 }

@@ -4,7 +4,8 @@ set -euo pipefail
 
 usage() {
 	cat <<'END'
-usage: make.sh BUILD   make BUILD/backy_VERSION_ARCH.deb for this release of Debian, from BUILD/backy
+usage: make.sh BUILD   make BUILD/backy_VERSION_ARCH.deb from BUILD/backy, for this release of Debian and newer
+                       ones: made on bookworm, one package is for bookworm, trixie and forky
 
 The version is git's: that of a tag such as v1.2 is 1.2-1, 5 commits later it is 1.2+5.gHASH-1,
 and without any tag 0~gitDATE.HASH-1.
@@ -59,7 +60,7 @@ main() {
 	rm -rf "$build"/{docs,man} "$build"/*.deb
 	"$build/backy" docs "$build/docs"
 	mkdir "$build/man"
-	for page in "$build"/docs/*.1; do gzip -9n <"$page" >"$build/man/$(basename "$page").gz"; done
+	for page in "$build"/docs/*.[17]; do gzip -9n <"$page" >"$build/man/$(basename "$page").gz"; done
 	changelog "$version" | gzip -9n >"$build/changelog.Debian.gz"
 	copyright >"$build/copyright"
 	depends "$build/backy" >"$build/depends"
