@@ -38,14 +38,27 @@ cluster_tests() {
 	sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $(grep -l 'clustertest\.' cmd/backy/*_test.go) | paste -sd '|'
 }
 
-# within_cluster runs them all.
+# within_cluster runs them all, also when some fail.
 within_cluster() {
-	local bin=$CHECKOUT/$BUILT
+	local bin=$CHECKOUT/$BUILT failed=()
 	ceph --version
-	(cd rbd && "$bin/rbd.test" -test.timeout 20m)
-	(cd rbd/clustertest && "$bin/clustertest.test" -test.timeout 10m)
-	(cd cmd/backy && "$bin/backy.test" -test.timeout 20m -test.run "^($(cluster_tests))\$")
-	BACKY_BIN=$bin docker/demo.sh
+	tests rbd "$bin/rbd.test"
+	tests rbd/clustertest "$bin/clustertest.test"
+	tests cmd/backy "$bin/backy.test" -test.run "^($(cluster_tests))\$"
+	SECONDS=0
+	BACKY_BIN=$bin docker/demo.sh || failed+=(demo)
+	note "demo: $SECONDS s"
+	((${#failed[@]} == 0)) || {
+		note "failed: ${failed[*]}"
+		return 1
+	}
+}
+
+# tests PACKAGE COMMAND... runs a package's tests and adds it to what failed.
+tests() {
+	SECONDS=0
+	(cd "$1" && "${@:2}" -test.timeout 20m) || failed+=("$1")
+	note "$1: $SECONDS s"
 }
 
 # --- clients and clusters of different releases ----------------------------------

@@ -329,7 +329,7 @@ func (h *history) run(spec Spec) {
 	h.note("backup %s by %s", spec, d)
 	before := h.levels()
 	var warned []string
-	level, err := engine.Backup(h.Context(), h.repo, h.name, h.conn.Source(spec, SourceOptions{Diff: d}), engine.BackupOptions{
+	level, err := engine.Backup(h.Context(), h.repo, h.name, h.conn.Source(spec, SourceOptions{Diff: d, Adopt: true}), engine.BackupOptions{
 		Warn: func(format string, args ...any) {
 			if w := fmt.Sprintf(format, args...); !strings.Contains(w, "rbd object-map rebuild") {
 				warned = append(warned, w)
@@ -337,6 +337,15 @@ func (h *history) run(spec Spec) {
 		},
 	})
 	h.must(err)
+	// The name goes on with another image, if this one is a clone or was made anew.
+	o := level.Origin.RBD
+	if len(before) > 0 && !before[len(before)-1].Of(o.ID()) {
+		if len(warned) == 0 || !strings.Contains(warned[0], "of another image") && !strings.Contains(warned[0], "of an earlier image") {
+			h.Errorf("warned of %q, and not first that level %d is another image's", warned, before[len(before)-1].Number)
+		} else {
+			warned = warned[1:]
+		}
+	}
 	// Images this small change unusually much now and then.
 	var honest []string
 	for _, u := range engine.FindUnusual(level, before) {
@@ -345,7 +354,6 @@ func (h *history) run(spec Spec) {
 	if !slices.Equal(warned, honest) {
 		h.Errorf("warned of %q instead of %q", warned, honest)
 	}
-	o := level.Origin.RBD
 	h.note("  level %d from %d by %s, snapshot %s", level.Number, level.Base, level.Origin.Diff, o.Snapshot)
 	h.content[level.Number] = h.lab.content(spec.at(o.Snapshot))
 	h.check(level)

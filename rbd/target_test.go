@@ -57,7 +57,7 @@ func TestP14TargetLayout(t *testing.T) {
 			s.must(err)
 			s.must(target.Finish(t.Context()))
 			s.warned()
-			got := s.from(spec)
+			got := s.lab.series(name + "-restored").from(spec)
 			if want := level.Origin.RBD.Layout; fmt.Sprint(got.Origin.RBD.Layout) != fmt.Sprint(want) {
 				t.Errorf("layout %+v, want %+v", got.Origin.RBD.Layout, want)
 			}
@@ -79,7 +79,7 @@ func TestTargetWithoutItsDataPool(t *testing.T) {
 	l.must(err)
 	l.must(target.Finish(t.Context()))
 	s.warned("nowhere")
-	if features := s.from(l.spec("restored")).Origin.RBD.Layout.Features; slices.Contains(features, "data-pool") {
+	if features := l.series("restored").from(l.spec("restored")).Origin.RBD.Layout.Features; slices.Contains(features, "data-pool") {
 		t.Errorf("features %v", features)
 	}
 }
