@@ -26,7 +26,7 @@ func (s *Source) survey(ctx context.Context) error {
 		s.unsettled, err = head.unsettled(ctx)
 	}
 	if err == nil {
-		s.rules, s.rulesErr = head.metadata(ctx, engine.RulePrefix)
+		s.metadata, s.metadataErr = head.metadata(ctx, "")
 		err = context.Cause(ctx)
 	}
 	return errors.Join(err, head.close())
@@ -108,7 +108,7 @@ func (s *Source) origin(ctx context.Context) (store.Origin, error) {
 		Cluster: s.id.Cluster, Pool: s.spec.Pool, PoolID: s.id.PoolID, Namespace: s.spec.Namespace,
 		Image: s.spec.Image, ImageID: s.id.Image,
 		Snapshot: s.to.name, SnapshotID: s.to.id, Own: s.own,
-		Layout: s.layout,
+		Layout: s.layout, Metadata: s.recordMetadata(),
 	}
 	s.settledAs(o)
 	s.recordRules(o)
@@ -117,8 +117,8 @@ func (s *Source) origin(ctx context.Context) (store.Origin, error) {
 
 // recordRules notes what the image's metadata say of its backups.
 func (s *Source) recordRules(o *store.RBDOrigin) {
-	o.Rules = engine.RecordRules(s.rules)
-	if s.rulesErr != nil {
-		o.RulesUnknown = s.rulesErr.Error()
+	o.Rules = engine.RecordRules(s.metadata)
+	if s.metadataErr != nil {
+		o.RulesUnknown = s.metadataErr.Error()
 	}
 }

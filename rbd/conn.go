@@ -182,6 +182,13 @@ func (c *Conn) setOptions(config Config) error {
 		{"client_mount_timeout", seconds},
 		// Snapshots are read once, and what a restore writes must not sit in a cache.
 		{"rbd_cache", "false"},
+		// Nor in one on this host's disk, and no parent is read from one.
+		{"rbd_plugins", ""},
+		{"rbd_persistent_cache_mode", "disabled"},
+		{"rbd_parent_cache_enabled", "false"},
+		// Zeros are written as holes, and an incomplete image is removed, not kept.
+		{"rbd_discard_on_zeroed_write_same", "true"},
+		{"rbd_move_to_trash_on_remove", "false"},
 	}
 	if config.Keyring != "" {
 		options = append(options, [2]string{"keyring", config.Keyring})

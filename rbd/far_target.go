@@ -51,7 +51,7 @@ func (t *farTarget) Prepare(ctx context.Context, level store.Level) (zeroed bool
 	if err := t.hire(ctx, t.verbs()); err != nil {
 		return false, err
 	}
-	err = t.w.call(ctx, verbTarget, targetArgs{t.spec, t.options.Force, document[store.Level]{level}}, &zeroed)
+	err = t.w.call(ctx, verbTarget, targetArgs{t.spec, t.options.Force, t.options.Metadata, document[store.Level]{level}}, &zeroed)
 	if err == nil {
 		t.link(ctx)
 		return zeroed, nil

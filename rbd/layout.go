@@ -72,7 +72,7 @@ func (c *Conn) createImage(ctx context.Context, spec Spec, size int64, l store.R
 	_, err := inPool(ctx, c, spec, what, func(io *rados.IOContext) (struct{}, error) {
 		options := rbd.NewRbdImageOptions()
 		defer options.Destroy()
-		if err := setLayout(options, l); err != nil {
+		if err := setLayout(options, l, spec.Pool); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, rbd.CreateImage(io, spec.Image, uint64(size), options)
@@ -80,32 +80,42 @@ func (c *Conn) createImage(ctx context.Context, spec Spec, size int64, l store.R
 	return err
 }
 
-func setLayout(options *rbd.ImageOptions, l store.RBDLayout) error {
+// setLayout sets each option that shapes an image, also to what means none: the
+// defaults of the client's ceph.conf and of the pool go for those that are not set.
+func setLayout(options *rbd.ImageOptions, l store.RBDLayout, pool string) error {
 	if l.Order == 0 {
 		return nil
 	}
-	type option struct {
-		key   rbd.ImageOption
-		value uint64
+	unit, count := uint64(1)<<l.Order, uint64(1)
+	if striped(l) {
+		unit, count = l.StripeUnit, l.StripeCount
+	}
+	const journalOrder, journalSplay = 24, 4 // librbd's own defaults
+	dataPool := l.DataPool
+	if dataPool == "" {
+		dataPool = pool // the image's own stands for none
 	}
 	features := rbd.FeatureSetFromNames(l.Features) &^ rbd.FeatureSet(rbd.FeatureStripingV2|rbd.FeatureDataPool)
-	set := []option{
+	for _, o := range []struct {
+		key   rbd.ImageOption
+		value uint64
+	}{
 		{rbd.ImageOptionFormat, 2},
 		{rbd.ImageOptionOrder, uint64(l.Order)},
 		{rbd.ImageOptionFeatures, uint64(features)},
-	}
-	if striped(l) {
-		set = append(set, option{rbd.ImageOptionStripeUnit, l.StripeUnit}, option{rbd.ImageOptionStripeCount, l.StripeCount})
-	}
-	for _, o := range set {
+		{rbd.ImageOptionStripeUnit, unit},
+		{rbd.ImageOptionStripeCount, count},
+		{rbd.ImageOptionJournalOrder, journalOrder},
+		{rbd.ImageOptionJournalSplayWidth, journalSplay},
+	} {
 		if err := options.SetUint64(o.key, o.value); err != nil {
 			return err
 		}
 	}
-	if l.DataPool == "" {
-		return nil
+	if err := options.SetString(rbd.ImageOptionJournalPool, pool); err != nil {
+		return err
 	}
-	return options.SetString(rbd.ImageOptionDataPool, l.DataPool)
+	return options.SetString(rbd.ImageOptionDataPool, dataPool)
 }
 
 // striped tells whether the layout differs from one object after the other.

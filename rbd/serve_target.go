@@ -45,7 +45,7 @@ func (s *served) target() (*Target, error) {
 func (s *served) prepareTarget(ctx context.Context, p *child.Peer, a targetArgs) (zeroed bool, err error) {
 	at, done := s.begin(ctx)
 	defer done()
-	t := s.conn.Target(a.Spec, TargetOptions{Force: a.Force, Warn: warner(p)})
+	t := s.conn.Target(a.Spec, TargetOptions{Force: a.Force, Metadata: a.Metadata, Warn: warner(p)})
 	t.made = func(id string) { _ = p.Call(context.Background(), verbCreated, id, &child.Nothing{}) }
 	zeroed, err = t.Prepare(at.ctx, a.Level.V)
 	if err == nil {

@@ -65,8 +65,8 @@ type Source struct {
 
 	judge func(context.Context, []OwnSnapshot) error // what the repository knows: see Judge; may be nil
 
-	rules    map[string]string // of the image's metadata
-	rulesErr error             // why they cannot be read
+	metadata    map[string]string // of the image
+	metadataErr error             // why it cannot be read
 }
 
 // Source makes a source of an image. Nothing is asked of the cluster yet.

@@ -12,8 +12,9 @@ import (
 // TargetOptions are the choices of a restore to an image. The zero value makes
 // a new image.
 type TargetOptions struct {
-	Force bool        // an image that exists is overwritten
-	Warn  engine.Warn // may be nil
+	Force    bool // an image that exists is overwritten
+	Metadata Metadata
+	Warn     engine.Warn // may be nil
 }
 
 // Target restores to an image. It implements engine.Target.
@@ -29,6 +30,8 @@ type Target struct {
 	locked  bool
 
 	made func(id string) // is told of the image that was created; may be nil
+
+	metadata map[string]string // that Finish sets
 }
 
 // Target makes a target of an image. Nothing is asked of the cluster yet.
@@ -77,6 +80,7 @@ func (t *Target) prepare(ctx context.Context, level store.Level) error {
 			return err
 		}
 	}
+	t.chooseMetadata(level)
 	return t.lock(ctx)
 }
 
@@ -155,12 +159,16 @@ func (t *Target) reuse(ctx context.Context, size int64) error {
 	return nil
 }
 
-// Finish flushes what was written and closes the image. What cannot be flushed
-// is aborted.
+// Finish flushes what was written, sets the metadata and closes the image. What
+// cannot be flushed is aborted.
 func (t *Target) Finish(ctx context.Context) error {
 	err := do(ctx, &t.im.calls, "flush "+t.spec.String(), t.im.rbd.Flush)
+	err = t.conn.named(err, "flush %s", t.spec)
+	if err == nil {
+		err = t.setMetadata(ctx)
+	}
 	if err != nil {
-		return errors.Join(t.conn.named(err, "flush %s", t.spec), t.Abort(ctx))
+		return errors.Join(err, t.Abort(ctx))
 	}
 	return t.close(ctx)
 }

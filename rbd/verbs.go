@@ -157,9 +157,10 @@ type undoArgs struct {
 }
 
 type targetArgs struct {
-	Spec  Spec
-	Force bool
-	Level document[store.Level]
+	Spec     Spec
+	Force    bool
+	Metadata Metadata
+	Level    document[store.Level]
 }
 
 type unmakeArgs struct {

@@ -67,6 +67,9 @@ type RBDOrigin struct {
 	Own        bool      `json:"own"` // backy made the snapshot
 	Layout     RBDLayout `json:"layout"`
 
+	// Metadata is the image's (rbd image-meta) when the backup ran; nil: unknown.
+	Metadata map[string]string `json:"metadata,omitzero"`
+
 	// Migrating says that the image, or one that it is a clone of, was in a live
 	// migration: then Ceph's diffs are wrong, and no diff may begin at the snapshot.
 	Migrating bool `json:"migrating,omitempty"`

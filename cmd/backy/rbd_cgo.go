@@ -110,7 +110,7 @@ func (p *program) rbdView(ctx context.Context, arg string) (*engine.View, error)
 	return &view, nil
 }
 
-func (p *program) rbdTarget(ctx context.Context, arg string, force bool) (engine.Target, error) {
+func (p *program) rbdTarget(ctx context.Context, arg string, f targetFlags) (engine.Target, error) {
 	spec, err := parseSpec(arg)
 	if err != nil {
 		return nil, err
@@ -122,7 +122,14 @@ func (p *program) rbdTarget(ctx context.Context, arg string, force bool) (engine
 	if err != nil {
 		return nil, err
 	}
-	return conn.Target(spec, rbd.TargetOptions{Force: force, Warn: p.talk.warn}), nil
+	metadata := rbd.MetadataNew
+	switch {
+	case f.metadata:
+		metadata = rbd.MetadataAlways
+	case f.noMetadata:
+		metadata = rbd.MetadataNever
+	}
+	return conn.Target(spec, rbd.TargetOptions{Force: f.force, Metadata: metadata, Warn: p.talk.warn}), nil
 }
 
 // childMain is what this process does where it is not a user's, but runs librbd for

@@ -38,7 +38,7 @@ func (p *program) rbdView(context.Context, string) (*engine.View, error) {
 	return nil, errNoRBD
 }
 
-func (p *program) rbdTarget(context.Context, string, bool) (engine.Target, error) {
+func (p *program) rbdTarget(context.Context, string, targetFlags) (engine.Target, error) {
 	return nil, errNoRBD
 }
 

@@ -27,9 +27,27 @@ func holdFlag(destination *durationValue) cli.Flag {
 	return &cli.GenericFlag{Name: "beat", Hidden: true, Value: destination}
 }
 
+// targetFlags are about what a restore writes to.
+type targetFlags struct {
+	force      bool
+	metadata   bool // set it in any case
+	noMetadata bool // in none
+}
+
+func (f targetFlags) check(targetArg string) error {
+	switch {
+	case f.metadata && f.noMetadata:
+		return usagef("--metadata and --no-metadata exclude each other")
+	case (f.metadata || f.noMetadata) && kindOf(targetArg) != kindRBD:
+		return usagef("--metadata and --no-metadata go with rbd: targets only")
+	}
+	return nil
+}
+
 func (p *program) restoreCommand() *cli.Command {
 	var level string
-	var force, skip bool
+	var skip bool
+	var to targetFlags
 	var limit rateValue
 	var beat durationValue
 	return &cli.Command{
@@ -37,7 +55,8 @@ func (p *program) restoreCommand() *cli.Command {
 		Usage:     "restore a level to an image, a device, a file or a pipe",
 		ArgsUsage: "BACKUPNAME TARGET",
 		Description: `TARGET is rbd:POOL[/NAMESPACE]/IMAGE, a file, a block device, or "-" for
-standard output. An image is created with the layout it had. An existing file
+standard output. An image is created with the layout and the metadata (rbd
+image-meta) that it had; one that exists keeps its own. An existing file
 or device is overwritten, as cp does; for an existing image, or a device that
 is mounted, -f is needed.
 
@@ -49,8 +68,16 @@ written, and zeros in those places, over an existing target too.
 		Flags: []cli.Flag{
 			levelFlag(&level),
 			&cli.BoolFlag{
-				Name: "force", Aliases: []string{"f"}, Destination: &force, DisableDefaultText: true,
+				Name: "force", Aliases: []string{"f"}, Destination: &to.force, DisableDefaultText: true,
 				Usage: "overwrite an existing image or a mounted device",
+			},
+			&cli.BoolFlag{
+				Name: "metadata", Destination: &to.metadata, DisableDefaultText: true,
+				Usage: "set the level's metadata on an existing image, too",
+			},
+			&cli.BoolFlag{
+				Name: "no-metadata", Destination: &to.noMetadata, DisableDefaultText: true,
+				Usage: "do not set the level's metadata on a new image",
 			},
 			&cli.BoolFlag{
 				Name: "skip-damaged", Destination: &skip, DisableDefaultText: true,
@@ -63,14 +90,17 @@ written, and zeros in those places, over an existing target too.
 			if err := wantArgs(c, 2, 2); err != nil {
 				return err
 			}
-			return p.restore(c.Context, c.Args().Get(0), c.Args().Get(1), level, force, engine.RestoreOptions{
+			if err := to.check(c.Args().Get(1)); err != nil {
+				return err
+			}
+			return p.restore(c.Context, c.Args().Get(0), c.Args().Get(1), level, to, engine.RestoreOptions{
 				SkipDamaged: skip, Rate: limit.rate(), Beat: time.Duration(beat), Warn: p.talk.warn,
 			})
 		},
 	}
 }
 
-func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg string, force bool, options engine.RestoreOptions) error {
+func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg string, to targetFlags, options engine.RestoreOptions) error {
 	kind := kindOf(targetArg)
 	if kind == kindPipe && p.json {
 		return usagef("--json does not go with TARGET -: both print on stdout")
@@ -97,7 +127,7 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 		return err
 	}
 	if kind != kindPipe {
-		target, err := p.openTarget(ctx, targetArg, at, force)
+		target, err := p.openTarget(ctx, targetArg, at, to)
 		if err != nil {
 			return p.maybeForce(err)
 		}

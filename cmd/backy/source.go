@@ -105,14 +105,14 @@ func (p *program) openView(ctx context.Context, arg string, at place) (*engine.V
 }
 
 // openTarget makes what a restore writes to.
-func (p *program) openTarget(ctx context.Context, arg string, at place, force bool) (engine.Target, error) {
+func (p *program) openTarget(ctx context.Context, arg string, at place, f targetFlags) (engine.Target, error) {
 	if kindOf(arg) == kindRBD {
-		return p.rbdTarget(ctx, arg, force)
+		return p.rbdTarget(ctx, arg, f)
 	}
 	if err := outside(arg, at.dir); err != nil {
 		return nil, err
 	}
-	return local.NewTarget(arg, local.TargetOptions{Force: force, Warn: p.talk.warn}), nil
+	return local.NewTarget(arg, local.TargetOptions{Force: f.force, Warn: p.talk.warn}), nil
 }
 
 // needsForce tells the errors that -f gets over.
