@@ -28,6 +28,7 @@ type Target struct {
 	id      string // of the image
 	created bool
 	locked  bool
+	others  others
 
 	made func(id string) // is told of the image that was created; may be nil
 
@@ -159,11 +160,15 @@ func (t *Target) reuse(ctx context.Context, size int64) error {
 	return nil
 }
 
-// Finish flushes what was written, sets the metadata and closes the image. What
-// cannot be flushed is aborted.
+// Finish flushes what was written, makes sure that nobody else used the image and
+// that it has what was written, sets the metadata, and closes the image. What cannot be
+// flushed or vouched for is aborted. Errors: ErrInUse, engine.ErrOverwritten.
 func (t *Target) Finish(ctx context.Context) error {
 	err := do(ctx, &t.im.calls, "flush "+t.spec.String(), t.im.rbd.Flush)
 	err = t.conn.named(err, "flush %s", t.spec)
+	if err == nil {
+		err = t.vouch(ctx)
+	}
 	if err == nil {
 		err = t.setMetadata(ctx)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ceph/go-ceph/rbd"
 
+	"backy/engine"
 	"backy/rbd/clustertest"
 	"backy/store"
 )
@@ -339,4 +340,69 @@ func TestViewOfAHeadAndASnapshot(t *testing.T) {
 	if err := closer.Close(); !errors.Is(err, ErrSnapshotGone) {
 		t.Errorf("close of a removed snapshot: %v, want ErrSnapshotGone", err)
 	}
+}
+
+// An image that cannot be locked is not restored to beside somebody else, be he
+// there at the end, during a write, or gone again.
+func TestTargetThatOthersWriteTo(t *testing.T) {
+	t.Parallel()
+	const size = 4 * object
+	l := newLab(t)
+	s := l.series("vm")
+	begin := func(name string) (Spec, *Target) {
+		spec := l.create(name, size, "--image-feature", "layering")
+		target := l.restorer.Target(spec, TargetOptions{Force: true})
+		_, err := target.Prepare(t.Context(), s.level(size))
+		l.must(err)
+		return spec, target
+	}
+	restore := func(target *Target) {
+		t.Helper()
+		for off := int64(0); off < size; off += object {
+			_, err := target.WriteAt(bytes.Repeat([]byte{byte(off / object), 7}, object/2), off)
+			l.must(err)
+		}
+	}
+	fails := func(spec Spec, err, want error) {
+		t.Helper()
+		if !errors.Is(err, want) || !strings.Contains(err.Error(), spec.String()) {
+			t.Errorf("%s: %v, want %v", spec, err, want)
+		}
+	}
+	spec, target := begin("stays")
+	restore(target)
+	l.with(spec, func(*rbd.Image) error {
+		fails(spec, target.Finish(t.Context()), ErrInUse)
+		return nil
+	})
+
+	spec, target = begin("locks")
+	restore(target)
+	l.rbd("lock", "add", path(spec), "mine")
+	fails(spec, target.Finish(t.Context()), ErrInUse)
+
+	spec, target = begin("comes and goes")
+	restore(target)
+	l.write(spec, 0, size)
+	fails(spec, target.Finish(t.Context()), engine.ErrOverwritten)
+
+	spec, target = begin("during")
+	l.with(spec, func(*rbd.Image) error {
+		target.others.looked.Store(0)
+		_, err := target.WriteAt([]byte("x"), 0)
+		fails(spec, err, ErrInUse)
+		return nil
+	})
+	l.must(target.Abort(t.Context()))
+
+	spec, target = begin("alone")
+	restore(target)
+	l.must(target.Finish(t.Context()))
+
+	// Another image of the name.
+	spec, target = begin("replaced")
+	restore(target)
+	l.rbd("rename", path(spec), path(l.spec("away")))
+	l.create("replaced", size)
+	fails(spec, target.Finish(t.Context()), ErrInUse)
 }

@@ -14,6 +14,9 @@ func (t *Target) WriteAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if err := t.aloneStill(); err != nil {
+		return 0, err
+	}
 	what := fmt.Sprintf("write %s at %d+%d", t.spec, off, len(p))
 	n, err := call(t.ctx, &t.im.calls, what, func(func()) (int, error) {
 		n, err := t.im.rbd.WriteAt(p, off)
@@ -22,6 +25,9 @@ func (t *Target) WriteAt(p []byte, off int64) (int, error) {
 		}
 		return n, err
 	}, nil)
+	if err == nil {
+		t.others.readback.Wrote(p, off)
+	}
 	return n, t.conn.named(err, "%s", what)
 }
 
@@ -71,5 +77,8 @@ func (t *Target) zero(off, length int64) error {
 		}
 		return err
 	})
+	if err == nil {
+		t.others.readback.Zeroed(off, length)
+	}
 	return t.conn.named(err, "%s", what)
 }

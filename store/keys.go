@@ -18,6 +18,15 @@ const (
 	marksPrefix   = "marks/"
 )
 
+// Folders are the names of a repository's folders.
+func Folders() []string {
+	prefixes := []string{dataPrefix, mapsPrefix, twinsPrefix, levelsPrefix, workPrefix, damagedPrefix, marksPrefix}
+	for i := range prefixes {
+		prefixes[i] = strings.TrimSuffix(prefixes[i], "/")
+	}
+	return prefixes
+}
+
 // packPrefix is the common beginning of the keys of a pack's generations.
 // Twins are the second copies of map packs.
 func packPrefix(folder string, id PackID) string {

@@ -17,6 +17,20 @@ var objectTypes = []string{
 	"verdict", "verdict part", "damaged", "differs", "protected", "checked", "scrubbed", "scrubbed all",
 }
 
+// HeadBytes is how much of an object IsObject wants to see.
+const HeadBytes = 64
+
+// IsObject reports whether a file's first bytes are those of an object of a
+// repository, of whichever one.
+func IsObject(head []byte) bool {
+	if bytes.HasPrefix(head, packMagic[:]) {
+		return true
+	}
+	return slices.ContainsFunc(append([]string{"reserve"}, objectTypes...), func(typ string) bool {
+		return bytes.HasPrefix(head, fmt.Appendf(nil, `{"type":%q,"blake3":"`, typ))
+	})
+}
+
 // CheckObjects reads every object that is no pack and compares its checksum.
 // It calls bad for each that is not what was written, and returns how many it
 // checked. Objects that go meanwhile do not count, nor do files that are not

@@ -112,7 +112,12 @@ func (p *program) openTarget(ctx context.Context, arg string, at place, f target
 	if err := outside(arg, at.dir); err != nil {
 		return nil, err
 	}
-	return local.NewTarget(arg, local.TargetOptions{Force: f.force, Warn: p.talk.warn}), nil
+	if beneath, err := local.Beneath(arg, at.dir); err != nil {
+		return nil, err
+	} else if beneath {
+		return nil, fmt.Errorf("%s: the repository %s lies on this device", arg, at.dir)
+	}
+	return local.NewTarget(arg, local.TargetOptions{Force: f.force, Repository: at.dir, Warn: p.talk.warn}), nil
 }
 
 // needsForce tells the errors that -f gets over.

@@ -6,21 +6,24 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+
+	"backy/store"
 )
 
 // maxLinks is how many symbolic links one path may lead through, as the kernel
 // has it.
 const maxLinks = 40
 
-// Inside tells whether a path leads into a folder, to the folder itself, or to
-// the block device that the folder's file system is on. The path need not
-// exist: then it is where it would be made. Symbolic links and ".." are
+// Inside reports whether a path leads into a repository's folder, to the folder
+// itself, or to the block device that the folder's file system is on. The path
+// need not exist: then it is where it would be made. Symbolic links and ".." are
 // followed as the kernel does, and folders are known by device and inode, so
-// that a folder above dir that is mounted a second time elsewhere is seen
-// through. A mount of something below dir is not. Nothing is inside a folder
-// that does not exist.
+// that a folder above dir, or one of the repository's own, is seen through that
+// is mounted a second time elsewhere. What a repository's folder is a link to is
+// inside, too. Nothing is inside a folder that does not exist.
 func Inside(path, dir string) (bool, error) {
 	inside, err := isInside(path, dir)
 	if err != nil {
@@ -30,11 +33,8 @@ func Inside(path, dir string) (bool, error) {
 }
 
 func isInside(path, dir string) (bool, error) {
-	folder, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return false, nil
-	case err != nil:
+	folders, err := foldersOf(dir)
+	if len(folders) == 0 || err != nil {
 		return false, err
 	}
 	real, err := resolve(path, maxLinks)
@@ -47,7 +47,9 @@ func isInside(path, dir string) (bool, error) {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		case err != nil:
 			return false, err
-		case os.SameFile(info, folder), at == real && holds(info, folder):
+		case slices.ContainsFunc(folders, func(f fs.FileInfo) bool { return os.SameFile(info, f) }):
+			return true, nil
+		case at == real && slices.ContainsFunc(folders, func(f fs.FileInfo) bool { return isOn(info, f) }):
 			return true, nil
 		}
 		if at == "/" {
@@ -56,8 +58,25 @@ func isInside(path, dir string) (bool, error) {
 	}
 }
 
-// holds tells whether a block device has the file system that a folder is on.
-func holds(device, folder fs.FileInfo) bool {
+// foldersOf are a repository's folder, if it exists, and those in it.
+func foldersOf(dir string) (folders []fs.FileInfo, err error) {
+	for _, name := range append([]string{"."}, store.Folders()...) {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if info.IsDir() {
+			folders = append(folders, info)
+		}
+	}
+	return folders, nil
+}
+
+// isOn reports whether a block device has the file system that a folder is on.
+func isOn(device, folder fs.FileInfo) bool {
 	if device.Mode().Type() != fs.ModeDevice {
 		return false
 	}

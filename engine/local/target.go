@@ -20,8 +20,12 @@ import (
 
 // TargetOptions are the choices of a target. The zero value works.
 type TargetOptions struct {
-	Force bool        // write to what is in use, too
-	Warn  engine.Warn // may be nil
+	Force bool // write to what is in use, too
+
+	// Repository is the folder of the one that is read; no file of it is written to.
+	// It may be "".
+	Repository string
+	Warn       engine.Warn // may be nil
 }
 
 // ErrInUse tells that a target is mounted, part of something else, or locked.
@@ -48,6 +52,8 @@ type Target struct {
 	// writing is held by who writes to a file: its kernel lets in one at a time, and
 	// the others would spin instead of decoding.
 	writing sync.Mutex
+
+	readback engine.Readback
 
 	noPunch, noZeroOut atomic.Bool // what this target was found unable to do
 }
@@ -110,7 +116,7 @@ func (t *Target) openFile() (err error) {
 	if t.f, err = os.OpenFile(t.path, os.O_WRONLY, 0); err != nil {
 		return fmt.Errorf("open the target: %w", err)
 	}
-	if err := errors.Join(t.refuseLocked(), t.refuseAttached()); err != nil {
+	if err := errors.Join(t.refuseObject(), t.refuseLocked(), t.refuseAttached()); err != nil {
 		return errors.Join(err, t.discard())
 	}
 	for _, size := range []int64{t.size, 0, t.size} {
@@ -215,7 +221,11 @@ func (t *Target) WriteAt(p []byte, off int64) (int, error) {
 		t.writing.Lock()
 		defer t.writing.Unlock()
 	}
-	return t.f.WriteAt(p, off)
+	n, err := t.f.WriteAt(p, off)
+	if err == nil {
+		t.readback.Wrote(p, off)
+	}
+	return n, err
 }
 
 // inside guards what lies behind the level on a longer device.
@@ -226,8 +236,9 @@ func (t *Target) inside(off, length int64) error {
 	return nil
 }
 
-// Finish makes the target durable, a new file's name too. After an error the
-// target is as Abort leaves it.
+// Finish makes the target durable, a new file's name too, and makes sure that it
+// has what was written. After an error the target is as Abort leaves it. Errors:
+// engine.ErrOverwritten.
 func (t *Target) Finish(context.Context) error {
 	if err := t.f.Sync(); err != nil {
 		return errors.Join(fmt.Errorf("make the target durable: %w", err), t.discard())
@@ -237,12 +248,39 @@ func (t *Target) Finish(context.Context) error {
 			return errors.Join(fmt.Errorf("make the target durable: %w", err), t.discard())
 		}
 	}
+	if err := t.vouch(); err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", t.path, err), t.discard())
+	}
 	err := t.f.Close()
 	t.f = nil
 	if err != nil {
 		return fmt.Errorf("close the target: %w", err)
 	}
 	return nil
+}
+
+// vouch reads a sample of what was written. A target that may be written to but
+// not read is believed.
+func (t *Target) vouch() error {
+	ours, err := t.f.Stat()
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(t.path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil
+	case err != nil:
+		return err
+	}
+	defer f.Close()
+	if there, err := f.Stat(); err != nil || !os.SameFile(ours, there) {
+		return errors.Join(err, errors.New("it was replaced by something else during the restore"))
+	}
+	if t.device {
+		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // from the device itself, where that can be had
+	}
+	return t.readback.Check(f)
 }
 
 func syncFolder(path string) error {

@@ -8,10 +8,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
+	"backy/engine"
 	"backy/hints"
 	"backy/store"
 
@@ -426,6 +428,49 @@ func TestConcurrentWritesAndZeros(t *testing.T) {
 		mustFinish(t, target)
 		if !bytes.Equal(readFile(t, path), want) {
 			t.Errorf("%s: other bytes (seed %d)", name, seed)
+		}
+	}
+}
+
+// A restore does not end well where another program wrote to the same target.
+func TestTargetThatOthersWriteTo(t *testing.T) {
+	needRoot(t)
+	const size = 8 << 20
+	for what, path := range map[string]string{
+		"new file": filepath.Join(t.TempDir(), "new"),
+		"file":     writeFile(t, filepath.Join(t.TempDir(), "file"), []byte("old")),
+		"device":   loop(t, sparse(t, t.TempDir(), size)),
+	} {
+		for _, hole := range []bool{false, true} {
+			target := NewTarget(path, TargetOptions{})
+			prepare(t, target, size)
+			for off := int64(0); off < size; off += 256 * kib {
+				if hole {
+					if err := target.Zero(off, 256*kib); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					mustWrite(t, target, randomBytes(256*kib), off)
+				}
+			}
+			other, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for off := int64(0); off < size; off += 512 * kib {
+				if _, err := other.WriteAt(randomBytes(512*kib), off); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := other.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := target.Finish(t.Context()); !errors.Is(err, engine.ErrOverwritten) || !strings.Contains(err.Error(), path) {
+				t.Errorf("%s, holes %t: %v", what, hole, err)
+			}
+			if what == "new file" {
+				mustNotExist(t, path)
+			}
 		}
 	}
 }

@@ -46,7 +46,11 @@ func (t *Target) Zero(off, length int64) error {
 		}
 		pos = next
 	}
-	return t.writeZeros(tail, end)
+	if err := t.writeZeros(tail, end); err != nil {
+		return err
+	}
+	t.readback.Zeroed(off, length)
+	return nil
 }
 
 // zeroStep zeros [off, end) in the best way that is known to work.
