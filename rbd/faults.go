@@ -6,8 +6,11 @@ import (
 	"encoding/gob"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"syscall"
 
+	"backy/engine"
 	"backy/rbd/child"
 )
 
@@ -24,8 +27,8 @@ var crossing = []error{
 type faults struct{}
 
 type fault struct {
-	Text  string
-	Is    []int // in crossing
+	Lines []string // of its text
+	Is    []int    // in crossing
 	Errno syscall.Errno
 
 	Connect *connectFault // of a ConnectError
@@ -38,7 +41,7 @@ type connectFault struct {
 
 // Seal implements child.Faults.
 func (faults) Seal(err error) []byte {
-	f := fault{Text: err.Error()}
+	f := fault{Lines: engine.ErrorLines(err)}
 	for n, known := range crossing {
 		if errors.Is(err, known) {
 			f.Is = append(f.Is, n)
@@ -60,7 +63,7 @@ func (faults) Open(p []byte) error {
 	if err := gob.NewDecoder(bytes.NewReader(p)).Decode(&f); err != nil {
 		return child.ErrEnded
 	}
-	e := &farError{text: f.Text}
+	e := &farError{lines: f.Lines}
 	for _, n := range f.Is {
 		if n >= 0 && n < len(crossing) {
 			e.is = append(e.is, crossing[n])
@@ -77,12 +80,15 @@ func (faults) Open(p []byte) error {
 
 // farError is an error that came from the other process.
 type farError struct {
-	text string
-	is   []error
+	lines []string
+	is    []error
 }
 
-func (e *farError) Error() string   { return e.text }
+func (e *farError) Error() string   { return strings.Join(e.lines, "\n") }
 func (e *farError) Unwrap() []error { return e.is }
+
+// ErrorLines is for engine.ErrorLines.
+func (e *farError) ErrorLines() []string { return slices.Clone(e.lines) }
 
 // caused gives an error that came of the end of ctx the cause of that end, which
 // the other process does not know.
@@ -94,5 +100,5 @@ func caused(ctx context.Context, err error) error {
 	if err.Error() == context.Canceled.Error() {
 		return cause
 	}
-	return &farError{err.Error(), []error{err, cause}}
+	return &farError{engine.ErrorLines(err), []error{err, cause}}
 }

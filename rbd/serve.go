@@ -204,7 +204,7 @@ func (s *served) clusterVerbs(v child.Verbs) {
 // warner tells the parent's user.
 func warner(p *child.Peer) func(format string, args ...any) {
 	return func(format string, args ...any) {
-		_ = p.Call(context.Background(), verbWarn, fmt.Sprintf(format, args...), &child.Nothing{})
+		_ = p.Call(context.Background(), verbWarn, engine.Sentence(format, args...), &child.Nothing{})
 	}
 }
 

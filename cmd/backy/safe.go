@@ -7,6 +7,8 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"backy/engine"
 )
 
 // Names come from the cluster, from repositories and from file systems, and whoever
@@ -44,47 +46,13 @@ func shown(s, keep string) string {
 	return b.String()
 }
 
-// errorText is an error as it may be shown: a line for each of joined ones. Line
-// breaks in what they name do not pass for that.
+// errorText is an error as it may be shown, a line for each of joined ones.
 func errorText(err error) string {
-	text := err.Error()
-	switch e := err.(type) {
-	case interface{ Unwrap() error }:
-		if inner := e.Unwrap(); inner != nil {
-			if i := strings.LastIndex(text, inner.Error()); i >= 0 {
-				return printable(text[:i]) + errorText(inner) + printable(text[i+len(inner.Error()):])
-			}
-		}
-	case interface{ Unwrap() []error }:
-		return errorsText(text, e.Unwrap())
+	list := engine.ErrorLines(err)
+	for i, line := range list {
+		list[i] = printable(line)
 	}
-	return printable(text)
-}
-
-// errorsText is the text of an error that wraps others, in the order in which they
-// stand there.
-func errorsText(text string, wrapped []error) string {
-	between := printable
-	if texts := errorTexts(wrapped); text == strings.Join(texts, "\n") {
-		between = lines
-	}
-	var b strings.Builder
-	for _, inner := range wrapped {
-		i := strings.Index(text, inner.Error())
-		if i < 0 {
-			continue
-		}
-		b.WriteString(between(text[:i]) + errorText(inner))
-		text = text[i+len(inner.Error()):]
-	}
-	return b.String() + between(text)
-}
-
-func errorTexts(list []error) (texts []string) {
-	for _, err := range list {
-		texts = append(texts, err.Error())
-	}
-	return texts
+	return strings.Join(list, "\n")
 }
 
 // shownArg formats what it holds as it may be shown, on one line.

@@ -85,10 +85,13 @@ func TestTalkIsSafe(t *testing.T) {
 			talk.say("%s: %d", name, 1)
 			talk.detail("%v %q", []string{name}, name)
 			talk.with("image", name).warn("%s: %v", name, err)
-			talk.with("image", name).fail(withHint(err, shellLine([]string{"ls", name})))
+			talk.with("image", name).fail(withHint(err, shellLine([]string{"ls", name})+"\nbacky help"))
 			mustBeSafe(t, "talk", b.String())
-			if n, want := strings.Count(b.String(), "\n"), map[bool]int{false: 6, true: 4}[asJSON]; n != want {
+			if n, want := strings.Count(b.String(), "\n"), map[bool]int{false: 7, true: 4}[asJSON]; n != want {
 				t.Errorf("%q: %d lines, want %d:\n%s", name, n, want, b.String())
+			}
+			if !asJSON && strings.Count(b.String(), "\nhint: ") != 2 {
+				t.Errorf("%q: not two hints:\n%s", name, b.String())
 			}
 			if w := talk.warned(); len(w) != 1 || !strings.HasPrefix(w[0], name+": ") {
 				t.Errorf("warnings for JSON: %q", w)

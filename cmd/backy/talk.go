@@ -3,11 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"strings"
 	"sync"
+
+	"backy/engine"
 )
 
 // talk is what people read, or with --log-format json programs, on stderr:
@@ -65,7 +66,7 @@ func (l told) detail(format string, args ...any) {
 func (l told) warn(format string, args ...any) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
-	l.t.warnings = append(l.t.warnings, fmt.Sprintf(format, args...))
+	l.t.warnings = append(l.t.warnings, engine.Sentence(format, args...))
 	l.line(slog.LevelWarn, "backy: warning: ", format, args...)
 }
 
@@ -94,7 +95,7 @@ func (l told) line(severity slog.Level, prefix, format string, args ...any) {
 		return
 	}
 	slog.New(slog.NewJSONHandler(plainJSON{l.t.w}, &slog.HandlerOptions{Level: slog.LevelDebug})).
-		Log(context.Background(), severity, fmt.Sprintf(format, args...), l.fields...)
+		Log(context.Background(), severity, engine.Sentence(format, args...), l.fields...)
 }
 
 // print writes lines. There is nobody to tell where that fails.

@@ -146,7 +146,7 @@ func (r *run) succeeded(ctx context.Context, t *task, l store.Level) {
 // warner tells warnings about an image, and notes them with its result.
 func (r *run) warner(t *task) engine.Warn {
 	return func(format string, args ...any) {
-		text := fmt.Sprintf(format, args...)
+		text := engine.Sentence(format, args...)
 		t.warning.Lock()
 		t.result.Warnings = append(t.result.Warnings, text)
 		t.warning.Unlock()
