@@ -184,11 +184,7 @@ func (c *Cluster) Look(ctx context.Context, spec Spec, prefix string) (info Info
 func (c *Cluster) Inspect(ctx context.Context, spec Spec, prefix string) (Info, []OwnSnapshot, error) {
 	var i inspection
 	err := c.ask(ctx, spec.String(), verbInspect, lookArgs{spec, prefix}, &i)
-	own := make([]OwnSnapshot, len(i.Own))
-	for n, o := range i.Own {
-		own[n] = o.open()
-	}
-	return i.Info, own, err
+	return i.Info, openAll(i.Own), err
 }
 
 func (c *Cluster) identify(ctx context.Context, spec Spec) (id store.ImageID, err error) {

@@ -35,6 +35,13 @@ func (s *farSource) verbs() child.Verbs {
 	if s.run.Over != nil {
 		child.Handle(v, verbOver, func(_ context.Context, _ *child.Peer, run store.RunID) (bool, error) { return s.run.Over(run), nil })
 	}
+	if s.run.Repo != nil {
+		child.Handle(v, verbJudge, func(ctx context.Context, _ *child.Peer, sealed []ownSnapshot) ([]ownSnapshot, error) {
+			list := openAll(sealed)
+			err := Judge(ctx, s.run.Repo, list)
+			return sealAll(list), err
+		})
+	}
 	if s.w != nil {
 		handleSnap(v, s.w, s.options.Snapping)
 	}

@@ -223,3 +223,18 @@ func over(p *child.Peer) func(store.RunID) bool {
 		return is
 	}
 }
+
+// judgeBy asks the parent what the repository knows of snapshots.
+func judgeBy(p *child.Peer) func(context.Context, []OwnSnapshot) error {
+	return func(ctx context.Context, list []OwnSnapshot) error {
+		var judged []ownSnapshot
+		if err := p.Call(ctx, verbJudge, sealAll(list), &judged); err != nil {
+			return err
+		}
+		if len(judged) != len(list) {
+			return fmt.Errorf("%d of %d snapshots were judged", len(judged), len(list))
+		}
+		copy(list, openAll(judged))
+		return nil
+	}
+}

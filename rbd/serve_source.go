@@ -68,6 +68,7 @@ func (s *served) beginSource(ctx context.Context, p *child.Peer, a beginArgs) (b
 	at, done := s.begin(ctx)
 	defer done()
 	src := s.conn.Source(a.Spec, SourceOptions{Diff: a.Diff, Adopt: a.Adopt, Snapping: around(p, a.Around, s.verbs())})
+	src.judge = judgeBy(p)
 	state, err := src.Begin(at.ctx, engine.Run{
 		Repository: a.Repository, Name: a.Name, ID: a.Run, Levels: a.Levels.V,
 		Distrust: a.Distrust, Unfinished: a.Unfinished, Over: over(p), Warn: warner(p),

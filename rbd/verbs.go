@@ -57,6 +57,7 @@ const (
 const (
 	verbWarn    = "warn"    // string
 	verbOver    = "over"    // store.RunID → bool
+	verbJudge   = "judge"   // []ownSnapshot → []ownSnapshot, as Judge leaves them
 	verbSnap    = "snap"    // Spec: does what is to be done around the snapshot, and calls
 	verbTake    = "take"    // the child's again, to take it
 	verbCreated = "created" // string: the id of the image that the target has made
@@ -97,6 +98,20 @@ type ownSnapshot struct {
 }
 
 func sealOwn(o OwnSnapshot) ownSnapshot { return ownSnapshot{o, o.name, o.hash} }
+
+func sealAll(list []OwnSnapshot) (sealed []ownSnapshot) {
+	for _, o := range list {
+		sealed = append(sealed, sealOwn(o))
+	}
+	return sealed
+}
+
+func openAll(sealed []ownSnapshot) (list []OwnSnapshot) {
+	for _, o := range sealed {
+		list = append(list, o.open())
+	}
+	return list
+}
 
 func (o ownSnapshot) open() OwnSnapshot {
 	o.Shown.name, o.Shown.hash = o.Name, o.Hash
