@@ -20,6 +20,10 @@ const grace = 5 * time.Second
 type calls struct {
 	limit time.Duration // without progress; then a call counts as stuck
 
+	// ended counts the reads and writes that ended well: each is progress for those
+	// beside it, which may wait for it in a queue of librbd's.
+	ended atomic.Int64
+
 	mu      sync.Mutex
 	pending int
 	idle    chan struct{} // closed when pending falls to 0; nil while nobody waits
@@ -102,7 +106,7 @@ func call[T any](ctx context.Context, c *calls, what string, f func(alive func()
 	}()
 	watch := time.NewTimer(c.limit)
 	defer watch.Stop()
-	for seen := int64(0); ; {
+	for seen := c.ended.Load(); ; {
 		select {
 		case r := <-back:
 			return r.value, r.err
@@ -110,7 +114,7 @@ func call[T any](ctx context.Context, c *calls, what string, f func(alive func()
 			close(left)
 			return zero, context.Cause(ctx)
 		case <-watch.C:
-			if n := beats.Load(); n != seen {
+			if n := beats.Load() + c.ended.Load(); n != seen {
 				seen = n
 				watch.Reset(c.limit)
 				continue
@@ -119,6 +123,15 @@ func call[T any](ctx context.Context, c *calls, what string, f func(alive func()
 			return zero, fmt.Errorf("%s: %w: the call has made no progress for %s", what, ErrTimeout, c.limit)
 		}
 	}
+}
+
+// transfer is do for a read or write.
+func transfer(ctx context.Context, c *calls, what string, f func() error) error {
+	err := do(ctx, c, what, f)
+	if err == nil {
+		c.ended.Add(1)
+	}
+	return err
 }
 
 // do is call for what gives nothing but an error.

@@ -27,6 +27,10 @@ type Config struct {
 	Name    string // the user with its type: client.backup; not with ID
 	Keyring string // path of the user's keyring
 
+	// IgnoreQoS lifts what rbd_qos_* limits, for this connection alone. What limits
+	// an image all the same is an error.
+	IgnoreQoS bool
+
 	// Timeout is how long the cluster may make no progress before that is an
 	// error; 0: DefaultTimeout.
 	Timeout time.Duration
@@ -34,12 +38,13 @@ type Config struct {
 
 // Conn is a connection to a cluster, for many goroutines at a time.
 type Conn struct {
-	rados   *rados.Conn
-	calls   calls
-	fsid    string
-	user    string
-	timeout time.Duration
-	leaked  atomic.Bool // an image could not be closed, so the connection must not be
+	rados     *rados.Conn
+	calls     calls
+	fsid      string
+	user      string
+	timeout   time.Duration
+	ignoreQoS bool
+	leaked    atomic.Bool // an image could not be closed, so the connection must not be
 }
 
 // Connect connects to a cluster. Configuration is read in the order of Ceph's
@@ -165,6 +170,12 @@ func (c *Conn) configure(config Config) error {
 	}
 	if err := c.rados.ParseDefaultConfigEnv(); err != nil {
 		return c.failed(err, "read CEPH_ARGS") // which may hold a key
+	}
+	if config.IgnoreQoS {
+		c.ignoreQoS = true
+		if err := c.liftQoS(); err != nil {
+			return err
+		}
 	}
 	if err := c.setOptions(config); err != nil {
 		return err

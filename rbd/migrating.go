@@ -116,7 +116,7 @@ func (s *Source) again(ctx context.Context) (io.ReaderAt, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &reader{ctx, at, s.to.size}, nil
+	return s.reader(ctx, at)
 }
 
 // unremoved is the warning for snapshots that are due.

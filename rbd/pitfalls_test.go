@@ -81,7 +81,7 @@ func TestP4ReadAtTheEnd(t *testing.T) {
 	spec := l.create("image", size)
 	l.write(spec, 0, size)
 	whole := l.content(spec)
-	r := &reader{t.Context(), l.opened(spec), size}
+	r := &reader{ctx: t.Context(), im: l.opened(spec), size: size}
 	for _, c := range []struct {
 		off, length int64
 		n           int

@@ -12,6 +12,7 @@ type reader struct {
 	ctx  context.Context // ends all reads; io.ReaderAt has no place for one
 	im   *image
 	size int64
+	qos  *throttle
 }
 
 // ReadAt implements io.ReaderAt. A read that is left behind because the context
@@ -36,8 +37,19 @@ func (r *reader) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (r *reader) fill(p []byte, off int64) error {
+	for len(p) > 0 {
+		n := r.qos.piece(int64(len(p)))
+		if err := r.qos.do(r.ctx, n, func() error { return r.read(p[:n], off) }); err != nil {
+			return err
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
+}
+
+func (r *reader) read(p []byte, off int64) error {
 	what := fmt.Sprintf("read %s at %d+%d", r.im.spec, off, len(p))
-	err := do(r.ctx, &r.im.calls, what, func() error {
+	err := transfer(r.ctx, &r.im.calls, what, func() error {
 		n, err := r.im.rbd.ReadAt(p, off)
 		if err == nil && n < len(p) || err == io.EOF {
 			err = fmt.Errorf("%s: librbd gave %d bytes: %w", what, n, io.ErrUnexpectedEOF)

@@ -119,8 +119,12 @@ func (s *Source) begin(ctx context.Context) (*engine.State, error) {
 	if err != nil {
 		return nil, err
 	}
+	reader, err := s.reader(ctx, s.at)
+	if err != nil {
+		return nil, err
+	}
 	state := &engine.State{
-		View:   engine.View{Reader: &reader{ctx, s.at, s.to.size}, Size: s.to.size},
+		View:   engine.View{Reader: reader, Size: s.to.size},
 		Origin: origin,
 	}
 	s.checked = s.proven()
@@ -140,6 +144,14 @@ func (s *Source) begin(ctx context.Context) (*engine.State, error) {
 		err = s.allocated(ctx, state)
 	}
 	return state, err
+}
+
+// reader reads the snapshot, within the image's QoS.
+func (s *Source) reader(ctx context.Context, at *image) (*reader, error) {
+	qos, err := at.throttle(ctx, false, s.metadata, func(format string, args ...any) {
+		s.run.Warn("%s is %s", s.spec.at(""), fmt.Sprintf(format, args...))
+	})
+	return &reader{ctx, at, s.to.size, qos}, err
 }
 
 // newest is the level to compare with by checksum.

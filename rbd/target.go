@@ -33,6 +33,7 @@ type Target struct {
 	made func(id string) // is told of the image that was created; may be nil
 
 	metadata map[string]string // that Finish sets
+	qos      *throttle
 }
 
 // Target makes a target of an image. Nothing is asked of the cluster yet.
@@ -82,6 +83,13 @@ func (t *Target) prepare(ctx context.Context, level store.Level) error {
 		}
 	}
 	t.chooseMetadata(level)
+	own, _ := t.im.metadata(ctx, "") // without them all that is lost is the pace
+	t.qos, err = t.im.throttle(ctx, true, own, func(format string, args ...any) {
+		t.warn("%s is %s", t.spec, fmt.Sprintf(format, args...))
+	})
+	if err != nil {
+		return err
+	}
 	return t.lock(ctx)
 }
 

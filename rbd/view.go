@@ -61,7 +61,12 @@ func (im *image) view(ctx context.Context) (v engine.View, vouch func(context.Co
 	case unsettled:
 		vouch = func(ctx context.Context) error { return im.conn.verify(ctx, im.spec, id, handle, true) }
 	}
-	v = engine.View{Reader: &reader{ctx, im, to.size}, Size: to.size}
+	own, _ := im.metadata(ctx, "") // without them all that is lost is the pace
+	qos, err := im.throttle(ctx, false, own, nil)
+	if err != nil {
+		return engine.View{}, nil, err
+	}
+	v = engine.View{Reader: &reader{ctx, im, to.size, qos}, Size: to.size}
 	if unsettled { // diffs are wrong there
 		return v, vouch, nil
 	}

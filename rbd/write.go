@@ -17,18 +17,30 @@ func (t *Target) WriteAt(p []byte, off int64) (int, error) {
 	if err := t.aloneStill(); err != nil {
 		return 0, err
 	}
+	for done := 0; done < len(p); {
+		piece := p[done : done+int(t.qos.piece(int64(len(p)-done)))]
+		at := off + int64(done)
+		if err := t.qos.do(t.ctx, int64(len(piece)), func() error { return t.write(piece, at) }); err != nil {
+			return done, err
+		}
+		done += len(piece)
+	}
+	return len(p), nil
+}
+
+func (t *Target) write(p []byte, off int64) error {
 	what := fmt.Sprintf("write %s at %d+%d", t.spec, off, len(p))
-	n, err := call(t.ctx, &t.im.calls, what, func(func()) (int, error) {
+	err := transfer(t.ctx, &t.im.calls, what, func() error {
 		n, err := t.im.rbd.WriteAt(p, off)
 		if err == io.EOF || err == nil && n < len(p) { // reaches across the image's end
 			err = fmt.Errorf("%s: librbd took %d bytes: %w", what, n, io.ErrShortWrite)
 		}
-		return n, err
-	}, nil)
+		return err
+	})
 	if err == nil {
 		t.others.readback.Wrote(p, off)
 	}
-	return n, t.conn.named(err, "%s", what)
+	return t.conn.named(err, "%s", what)
 }
 
 const (
@@ -50,8 +62,8 @@ var zeros [zeroBlock]byte
 // frees what it can and writes the rest, also over a clone's parent.
 func (t *Target) Zero(off, length int64) error {
 	for length > 0 {
-		n := min(length, zeroCall)
-		if err := t.zero(off, n); err != nil {
+		n := t.qos.piece(min(length, zeroCall))
+		if err := t.qos.do(t.ctx, n, func() error { return t.zero(off, n) }); err != nil {
 			return err
 		}
 		off, length = off+n, length-n
@@ -61,7 +73,7 @@ func (t *Target) Zero(off, length int64) error {
 
 func (t *Target) zero(off, length int64) error {
 	if odd := length % zeroBlock; odd != 0 {
-		if _, err := t.WriteAt(zeros[:odd], off+length-odd); err != nil {
+		if err := t.write(zeros[:odd], off+length-odd); err != nil {
 			return err
 		}
 		length -= odd
@@ -70,7 +82,7 @@ func (t *Target) zero(off, length int64) error {
 		return nil
 	}
 	what := fmt.Sprintf("zero %s at %d+%d", t.spec, off, length)
-	err := do(t.ctx, &t.im.calls, what, func() error {
+	err := transfer(t.ctx, &t.im.calls, what, func() error {
 		n, err := t.im.rbd.WriteSame(uint64(off), uint64(length), zeros[:], 0)
 		if err == nil && n < length {
 			err = fmt.Errorf("%s: librbd took %d bytes: %w", what, n, io.ErrShortWrite)

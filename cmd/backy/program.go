@@ -62,7 +62,8 @@ type cephFlags struct {
 	cluster string
 	timeout time.Duration
 
-	crashDir string // for reports of crashes of Ceph's library; "": none
+	ignoreQoS bool
+	crashDir  string // for reports of crashes of Ceph's library; "": none
 }
 
 // run does what the line says and returns the exit code.

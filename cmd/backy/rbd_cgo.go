@@ -24,7 +24,7 @@ func (p *program) connect(ctx context.Context) (*rbd.Cluster, error) {
 	}
 	f := p.common.ceph
 	conn, err := rbd.Open(ctx, rbd.Config{
-		Conf: f.conf, Cluster: f.cluster, ID: f.id, Name: f.name, Keyring: f.keyring, Timeout: f.timeout,
+		Conf: f.conf, Cluster: f.cluster, ID: f.id, Name: f.name, Keyring: f.keyring, Timeout: f.timeout, IgnoreQoS: f.ignoreQoS,
 	}, rbd.ClusterOptions{CrashDir: f.crashDir})
 	var refused *rbd.ConnectError
 	if errors.As(err, &refused) {

@@ -136,6 +136,10 @@ func (p *program) commonFlags() []cli.Flag {
 			Name: "ceph-timeout", Category: ceph,
 			Usage: "give up after `TIME` without progress", Value: (*durationValue)(&p.common.ceph.timeout),
 		},
+		&cli.BoolFlag{
+			Name: "ignore-qos", Category: ceph, EnvVars: []string{"BACKY_IGNORE_QOS"}, DisableDefaultText: true,
+			Usage: "read and write faster than rbd_qos_* allows", Destination: &p.common.ceph.ignoreQoS,
+		},
 		&cli.StringFlag{
 			Name: "crash-dir", Category: ceph, EnvVars: []string{"BACKY_CRASH_DIR"},
 			Usage: "report a crash of Ceph's library in `DIR`", Destination: &p.common.ceph.crashDir,
