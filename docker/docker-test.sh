@@ -92,7 +92,7 @@ context() {
 build() {
 	local target
 	# The first stage has a name, so that it can be removed.
-	for target in "--target build --tag $IMAGE-build" "--tag $1"; do
+	for target in "--target build --tag ${IMAGE%-other}-build" "--tag $1"; do
 		# shellcheck disable=SC2086 # words
 		docker build --build-arg "GO=$GO" --build-arg "BASE=$2" --build-arg VERSION=test --label "$LABEL=1" $target \
 			-f "$TMP/context/docker/Dockerfile" "$TMP/context" >"$TMP/build.log" 2>&1 || {

@@ -346,8 +346,11 @@ func (h *history) run(spec Spec) {
 			warned = warned[1:]
 		}
 	}
-	// Images this small change unusually much now and then.
 	var honest []string
+	if n := len(before); n > 0 && before[n-1].Size > 0 && level.Size == 0 {
+		honest = append(honest, fmt.Sprintf("the source of vm is empty, and level %s was not: is it the right one?", before[n-1].Number))
+	}
+	// Images this small change unusually much now and then.
 	for _, u := range engine.FindUnusual(level, before) {
 		honest = append(honest, fmt.Sprintf("%s level %s: %s", level.Name, level.Number, u))
 	}

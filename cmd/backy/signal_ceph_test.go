@@ -217,7 +217,7 @@ func TestClusterFails(t *testing.T) {
 	cluster.Run(t, "ceph", "auth", "caps", "client."+id, "mon", "profile rbd", "osd", "profile rbd-read-only")
 	want("a client that may only read", backy(append(backup, "20s")...), exitFailed, "permission denied for client."+id)
 	cluster.Run(t, "ceph", "auth", "rm", "client."+id)
-	want("a client that is unknown", backy(append(backup, "20s")...), exitFailed, "does the cluster know this user")
+	want("a client that is unknown", backy(append(backup, "20s")...), exitFailed, "the cluster does not know this user")
 	out, err := exec.Command("backy", "ls", "-b", repo, "image").Output()
 	if err != nil || bytes.Count(out, []byte("\n")) != 1+1 {
 		t.Errorf("%v, want one level\n%s", err, out)
