@@ -20,8 +20,8 @@ func (p *program) docsCommand() *cli.Command {
 		Usage:     "write man pages and shell completions",
 		ArgsUsage: "DIR",
 		Description: `Writes backy.1, a page for each command and backy-ceph.7 to DIR, and the
-completions of bash (backy.bash), zsh (_backy) and fish (backy.fish). The pages
-bear the day of SOURCE_DATE_EPOCH (seconds since 1970), or today.`,
+completions of bash (backy.bash), zsh (_backy) and fish (backy.fish). The
+pages bear the day of SOURCE_DATE_EPOCH (seconds since 1970), or today.`,
 		Hidden: true,
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 1, 1); err != nil {

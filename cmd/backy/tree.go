@@ -138,11 +138,11 @@ func (p *program) commonFlags() []cli.Flag {
 		},
 		&cli.BoolFlag{
 			Name: "ignore-qos", Category: ceph, EnvVars: []string{"BACKY_IGNORE_QOS"}, DisableDefaultText: true,
-			Usage: "read and write faster than rbd_qos_* allows", Destination: &p.common.ceph.ignoreQoS,
+			Usage: "exceed the limits of rbd_qos_*", Destination: &p.common.ceph.ignoreQoS,
 		},
 		&cli.StringFlag{
 			Name: "crash-dir", Category: ceph, EnvVars: []string{"BACKY_CRASH_DIR"},
-			Usage: "report a crash of Ceph's library in `DIR`", Destination: &p.common.ceph.crashDir,
+			Usage: "report a crash of librbd in `DIR`", Destination: &p.common.ceph.crashDir,
 		},
 	}
 }
