@@ -104,6 +104,12 @@ func (j *judge) waiting(o *OwnSnapshot, histories []*store.History) SnapshotKind
 	if o.removing() {
 		return Stray
 	}
+	if o.making() {
+		if o.Time.IsZero() || time.Since(o.Time) < readyFor {
+			return Undecided
+		}
+		return Stray
+	}
 	known := false
 	for _, h := range histories {
 		if len(h.Levels) == 0 && len(h.Bad) == 0 && h.Name != o.Derived {

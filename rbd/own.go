@@ -28,7 +28,7 @@ type OwnSnapshot struct {
 	Derived store.Name
 
 	Repository string      // the first 8 digits of the repository's id
-	Run        store.RunID // that made it; 0: it was made ahead, and waits
+	Run        store.RunID // that made it; 0: it was made ahead, and waits, or is being made
 
 	// What the repository says of it: see Judge.
 	Kind  SnapshotKind
@@ -51,7 +51,7 @@ const (
 	Foreign   SnapshotKind = "foreign" // another repository's
 )
 
-var ownPattern = regexp.MustCompile(`^backy-([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]{16}|ready)$`)
+var ownPattern = regexp.MustCompile(`^backy-([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]{16}|ready|making)$`)
 
 // parseOwn tells what a snapshot's name says.
 func parseOwn(snap snapshot) (o OwnSnapshot, ok bool) {
@@ -65,7 +65,9 @@ func parseOwn(snap snapshot) (o OwnSnapshot, ok bool) {
 	}
 	o = OwnSnapshot{ID: snap.id, Size: snap.size, Repository: m[1], name: snap.name, hash: m[2]}
 	o.Spec.Snap = full
-	if m[3] != "ready" {
+	switch m[3] {
+	case "ready", "making":
+	default:
 		run, err := store.ParseRunID(m[3])
 		if err != nil {
 			return o, false
@@ -78,6 +80,10 @@ func parseOwn(snap snapshot) (o OwnSnapshot, ok bool) {
 // removing tells that the snapshot's removal has begun: librbd has moved it to
 // the trash.
 func (o *OwnSnapshot) removing() bool { return o.name != o.Spec.Snap }
+
+// making tells that something is being done around the snapshot, or was when that
+// was cut short.
+func (o *OwnSnapshot) making() bool { return strings.HasSuffix(o.Spec.Snap, makingName("")) }
 
 // Inspect does what Look does, and lists the snapshots that backys made, in the
 // order in which they were made.

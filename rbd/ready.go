@@ -17,12 +17,18 @@ import (
 // the next backup of the name makes it its own by renaming it, and from then on
 // it is like one that this backup made. Until then nothing removes it but the
 // next order to make one.
+//
+// If something is to be done around it, such as freezing, it gets that name only
+// when all of that was done. Until then it has another, under which no backup reads
+// it: whoever made it may have been killed, and it may have been made after the thaw.
 
 // readyFor is how long a snapshot waits. What is older would be a surprise to
 // whoever backs up the image now, so a new one is made in its place.
 const readyFor = 24 * time.Hour
 
 func readyName(prefix string) string { return prefix + "ready" }
+
+func makingName(prefix string) string { return prefix + "making" }
 
 // Snapping takes a snapshot by calling take, and does what is to be done around
 // it. It returns take's error, if it called it.
@@ -56,15 +62,38 @@ func (c *Conn) Prepare(ctx context.Context, spec Spec, repository store.Reposito
 			return err
 		}
 	}
+	if around == nil {
+		_, err := head.create(ctx, readyName(prefix))
+		return err
+	}
+	return head.prepareWithin(ctx, spec, prefix, around)
+}
+
+// prepareWithin makes the snapshot that waits, with something done around it.
+func (im *image) prepareWithin(ctx context.Context, spec Spec, prefix string, around Snapping) error {
+	list, err := im.snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	if left, ok := named(list, makingName(prefix)); ok {
+		if err := im.remove(ctx, left); err != nil {
+			return err
+		}
+	}
 	var made snapshot
 	err = around.do(ctx, spec, func(ctx context.Context) (err error) {
-		made, err = head.create(ctx, readyName(prefix))
+		made, err = im.create(ctx, makingName(prefix))
 		return err
 	})
-	if err != nil && made.id != 0 { // what was to be done around it was not done
-		late, cancel := lasting(ctx)
-		defer cancel()
-		err = errors.Join(err, head.remove(late, made))
+	late, cancel := lasting(ctx)
+	defer cancel()
+	if err == nil {
+		what := fmt.Sprintf("rename the snapshot %s", im.spec.at(made.name))
+		err = do(late, &im.calls, what, func() error { return im.rbd.GetSnapshot(made.name).Rename(readyName(prefix)) })
+		err = im.conn.named(err, "%s", what)
+	}
+	if err != nil && made.id != 0 {
+		err = errors.Join(err, im.remove(late, made))
 	}
 	return err
 }
@@ -84,6 +113,9 @@ func (im *image) ready(ctx context.Context, prefix string, maxAge time.Duration)
 
 // adopt makes the snapshot that waits this run's own, if there is one.
 func (s *Source) adopt(ctx context.Context, head *image) (adopted bool, err error) {
+	if err := s.removeUnready(ctx, head); err != nil {
+		return false, err
+	}
 	waiting, ok, err := head.ready(ctx, s.prefix(), readyFor)
 	if err != nil || waiting.id == 0 {
 		return false, err
@@ -105,6 +137,20 @@ func (s *Source) adopt(ctx context.Context, head *image) (adopted bool, err erro
 	// Its name may have gone to another one just before it was renamed.
 	s.to, ok = named(list, s.ownName())
 	return ok, nil
+}
+
+// removeUnready removes what was left of an order to make one long ago.
+func (s *Source) removeUnready(ctx context.Context, head *image) error {
+	list, err := head.snapshots(ctx)
+	left, ok := named(list, makingName(s.prefix()))
+	if err != nil || !ok {
+		return err
+	}
+	made, err := head.snapshotTime(ctx, left)
+	if err == nil && time.Since(made) > readyFor {
+		s.removeAll(ctx, head, []snapshot{left})
+	}
+	return err
 }
 
 // rename gives a snapshot of the image another name. go-ceph does so only on an

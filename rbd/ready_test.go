@@ -125,3 +125,49 @@ func TestSnapping(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot that something was to be done around is no backup's before that was
+// done: whoever did it may be killed, and then nobody knows what it holds.
+func TestUnreadySnapshot(t *testing.T) {
+	l := newLab(t)
+	s := l.series("web1")
+	spec := l.create("web1", 4*object)
+	ready, making := readyName(ownPrefix(s.repository, s.name)), makingName(ownPrefix(s.repository, s.name))
+	around := func(ctx context.Context, _ Spec, take func(context.Context) error) error {
+		err := take(ctx)
+		if snaps := l.snaps(spec); !slices.Equal(snaps, []string{making}) {
+			t.Errorf("before all is done around it: %q", snaps)
+		}
+		return err
+	}
+	l.must(l.conn.Prepare(t.Context(), spec, s.repository, s.name, time.Hour, around))
+	if snaps := l.snaps(spec); !slices.Equal(snaps, []string{ready}) {
+		t.Errorf("when all is done: %q", snaps)
+	}
+	l.write(spec, 0, object)
+	if level := s.backup(spec, DiffAuto); bytes.Equal(s.content[level.Number], l.content(spec)) {
+		t.Error("the snapshot that waited was not read")
+	}
+
+	// What a killed one left is not read, nor taken away from one that may be alive; the
+	// next order replaces it.
+	l.snap(spec, making)
+	l.write(spec, object, object)
+	if level := s.backup(spec, DiffAuto); !bytes.Equal(s.content[level.Number], l.content(spec)) {
+		t.Error("a snapshot that was not ready was read")
+	}
+	if !slices.Contains(l.snaps(spec), making) {
+		t.Error("a snapshot in the making was removed")
+	}
+	l.must(l.conn.Prepare(t.Context(), spec, s.repository, s.name, time.Hour, func(ctx context.Context, _ Spec, take func(context.Context) error) error { return take(ctx) }))
+	if snaps := l.snaps(spec); slices.Contains(snaps, making) || !slices.Contains(snaps, ready) {
+		t.Errorf("after the next order: %q", snaps)
+	}
+	for age, want := range map[time.Duration]SnapshotKind{time.Minute: Undecided, 2 * readyFor: Stray} {
+		o, ok := parseOwn(snapshot{id: 1, name: making, user: true})
+		o.Time = time.Now().Add(-age)
+		if got := new(judge).waiting(&o, nil); !ok || got != want {
+			t.Errorf("left for %s: %s, want %s", age, got, want)
+		}
+	}
+}
