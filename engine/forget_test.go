@@ -139,3 +139,134 @@ func TestForget(t *testing.T) {
 		t.Error("a level that is not there was protected")
 	}
 }
+
+// aLevel makes a level of a time, of an RBD image with such metadata.
+func aLevel(t *testing.T, r *store.Repository, at time.Time, origin *store.RBDOrigin) store.Level {
+	t.Helper()
+	return mustBackup(t, r, "image", &originated{&image{data: make([]byte, 10)}, at, origin})
+}
+
+type originated struct {
+	*image
+	at     time.Time
+	origin *store.RBDOrigin
+}
+
+func (s *originated) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
+	st, err := s.image.Begin(ctx, run)
+	st.Origin.Time, st.Origin.RBD = s.at, s.origin
+	return st, err
+}
+
+// left forgets and lists the numbers that are left.
+func left(t *testing.T, r *store.Repository, k engine.Keep, o engine.ForgetOptions) (string, engine.Forgotten) {
+	t.Helper()
+	f, err := engine.Forget(t.Context(), r, "image", k, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels, err := r.Levels(t.Context(), "image")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, l := range levels {
+		list = append(list, l.Number.String())
+	}
+	return strings.Join(list, " "), f
+}
+
+// The level that a run has just made stays, whatever other clocks say, and so
+// does the newest.
+func TestForgetWithWrongClocks(t *testing.T) {
+	var said []string
+	warn := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	_, b := newRepository(t, chunk)
+	r := reopen(t, b)
+	now := time.Now()
+	aLevel(t, r, now.AddDate(0, 0, -2), nil)
+	aLevel(t, r, now.AddDate(0, 0, -1), nil)
+	aLevel(t, r, now.AddDate(10, 0, 0), nil)
+	made := aLevel(t, r, now, nil)
+	got, f := left(t, r, engine.Keep{Last: 1}, engine.ForgetOptions{Made: made.Number, Warn: warn})
+	if got != "3 4" || len(said) != 1 || !strings.Contains(said[0], "level 3 is dated") || !strings.Contains(said[0], "later than now") {
+		t.Errorf("%s are left; said %q; %v", got, said, f.Decisions)
+	}
+	made = aLevel(t, r, now.AddDate(-26, 0, 0), nil)
+	if got, f := left(t, r, engine.Keep{Within: time.Hour}, engine.ForgetOptions{Made: made.Number}); got != "3 4 5" {
+		t.Errorf("%s are left: %v", got, f.Decisions)
+	}
+	// Of an older snapshot: its time is right, and it is not the newest any more.
+	made = aLevel(t, r, now.AddDate(0, 0, -1), nil)
+	aLevel(t, r, now.Add(time.Second), nil)
+	if got, f := left(t, r, engine.Keep{Last: 1}, engine.ForgetOptions{Made: made.Number}); !strings.HasSuffix(got, " 6 7") {
+		t.Errorf("%s are left: %v", got, f.Decisions)
+	}
+	// This host's clock is wrong.
+	before, _ := left(t, r, engine.Keep{Last: 1}, engine.ForgetOptions{DryRun: true})
+	if got, f := left(t, r, engine.Keep{Last: 1, Now: now.AddDate(-26, 0, 0)}, engine.ForgetOptions{}); got != before {
+		t.Errorf("%s are left: %v", got, f.Decisions)
+	}
+}
+
+// Where there is no cluster to ask, the rules that the newest level of an image
+// recorded count; wherever rules come from, what is not understood keeps all.
+func TestForgetByRecordedRules(t *testing.T) {
+	rules := func(pairs ...string) *store.RBDOrigin {
+		o := &store.RBDOrigin{Cluster: "fsid", ImageID: "1", Rules: map[string]string{}}
+		for i := 0; i < len(pairs); i += 2 {
+			o.Rules[pairs[i]] = pairs[i+1]
+		}
+		return o
+	}
+	asNow := func(pairs ...string) *engine.Rules {
+		r := engine.ParseRules(rules(pairs...).Rules)
+		return &r
+	}
+	unreadable := engine.UnknownRules("no answer")
+	for _, tt := range []struct {
+		what    string
+		third   *store.RBDOrigin // what the levels recorded
+		newest  *store.RBDOrigin
+		o       engine.ForgetOptions
+		want    string // of 4 levels, with --keep-last 2
+		unclear int
+	}{
+		{what: "no image", want: "3 4"},
+		{what: "no rules", newest: rules(), want: "3 4"},
+		{what: "more", newest: rules("backy.keep-last", "3"), want: "2 3 4"},
+		{what: "less", newest: rules("backy.keep-last", "1"), want: "3 4"},
+		{what: "less, as allowed", newest: rules("backy.keep-last", "1"), o: engine.ForgetOptions{MetadataMayKeepLess: true}, want: "4"},
+		{what: "none of it, as allowed", newest: rules("backy.keep-last", "0", "backy.keep-yearly", "1"), o: engine.ForgetOptions{MetadataMayKeepLess: true}, want: "4"},
+		{what: "of an older level", third: rules("backy.keep-last", "3"), newest: rules(), want: "3 4"},
+		{what: "the newest is of no image", third: rules("backy.keep-last", "3"), want: "2 3 4"},
+		{what: "not understood", newest: rules("backy.keep-last", "all"), want: "1 2 3 4", unclear: 1},
+		{what: "not understood, less allowed", newest: rules("backy.keep-dayly", "7"), o: engine.ForgetOptions{MetadataMayKeepLess: true}, want: "1 2 3 4", unclear: 1},
+		{what: "could not be read", newest: &store.RBDOrigin{RulesUnknown: "no answer"}, want: "1 2 3 4", unclear: 1},
+		{what: "none now", newest: rules("backy.keep-last", "3"), o: engine.ForgetOptions{Rules: asNow()}, want: "2 3 4"},
+		{what: "others now", newest: rules("backy.keep-last", "1"), o: engine.ForgetOptions{Rules: asNow("backy.keep-last", "3")}, want: "2 3 4"},
+		{what: "others now, less allowed", newest: rules("backy.keep-last", "3"), o: engine.ForgetOptions{Rules: asNow("backy.keep-last", "1"), MetadataMayKeepLess: true}, want: "4"},
+		{what: "not understood now", newest: rules(), o: engine.ForgetOptions{Rules: asNow("backy.keep-last", "")}, want: "1 2 3 4", unclear: 1},
+		{what: "not understood both times", newest: rules("backy.keep-last", ""), o: engine.ForgetOptions{Rules: asNow("backy.keep-last", "")}, want: "1 2 3 4", unclear: 1},
+		{what: "cannot be read now", o: engine.ForgetOptions{Rules: &unreadable}, want: "1 2 3 4", unclear: 1},
+	} {
+		_, b := newRepository(t, chunk)
+		r := reopen(t, b)
+		for n, o := range []*store.RBDOrigin{nil, nil, tt.third, tt.newest} {
+			aLevel(t, r, levelTime.Add(time.Duration(n)*time.Hour), o)
+		}
+		got, f := left(t, r, engine.Keep{Last: 2}, tt.o)
+		if got != tt.want || len(f.Unclear) != tt.unclear {
+			t.Errorf("%s: %s are left, unclear %q; want %s, %d", tt.what, got, f.Unclear, tt.want, tt.unclear)
+		}
+	}
+	// A policy of which metadata leave nothing is no policy.
+	_, b := newRepository(t, chunk)
+	r := reopen(t, b)
+	aLevel(t, r, levelTime, nil)
+	aLevel(t, r, levelTime, rules("backy.keep-last", "0"))
+	_, err := engine.Forget(t.Context(), r, "image", engine.Keep{Last: 1}, engine.ForgetOptions{MetadataMayKeepLess: true})
+	if !errors.Is(err, engine.ErrEmptyPolicy) {
+		t.Errorf("nothing is kept: %v", err)
+	}
+}

@@ -156,6 +156,13 @@ func pause(l store.Level, before []store.Level) float64 {
 		d := l.Time.Sub(before[i].Time)
 		return d.Seconds(), d > time.Second
 	}
+	at := l.Committed
+	if at.IsZero() {
+		at = l.Time
+	}
+	if dating := Date(append(slices.Clone(before), l), at); dating.Wrong(l.Number) || dating.Wrong(l.Base) {
+		return 1 // a clock's jump is no pause, and hides nothing
+	}
 	now, ok := since(&l)
 	usual := newest(before, since)
 	if !ok || len(usual) == 0 {

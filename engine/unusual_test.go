@@ -91,6 +91,21 @@ func TestUnusual(t *testing.T) {
 			},
 		},
 		{
+			what: "a jump of the clock is no pause", changed: append(repeat(10, 0.02), 0.5), want: "changed",
+			change: func(l []store.Level) []store.Level {
+				last := &l[len(l)-1]
+				last.Committed, last.Time = last.Time, last.Time.AddDate(10, 0, 0)
+				return l
+			},
+		},
+		{
+			what: "nor is one of the base's", changed: append(repeat(10, 0.02), 0.5), want: "changed",
+			change: func(l []store.Level) []store.Level {
+				l[len(l)-2].Time = l[len(l)-2].Time.AddDate(-26, 0, 0)
+				return l
+			},
+		},
+		{
 			what: "a few chunks", changed: append(repeat(10, 0.001), 0.002), packed: append(repeat(10, 0.3), 1),
 		},
 		{

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"backy/engine"
 	"backy/store"
 )
 
@@ -148,6 +149,8 @@ func ageText(t, now time.Time) string {
 	switch {
 	case t.IsZero():
 		return "-"
+	case engine.Future(t, now):
+		return "?"
 	case age < time.Hour:
 		return strconv.Itoa(int(max(age, 0)/time.Minute)) + "m"
 	case age < 48*time.Hour:

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
+	"backy/engine"
 	"backy/store"
 	"backy/store/dir"
 )
@@ -131,6 +133,11 @@ func (p *program) pick(s selector, l *levels) (store.Level, error) {
 	}
 	for _, b := range l.bad {
 		p.talk.warn("%s level %s cannot be read and is passed over: %v", l.name, b.Number, b.Err)
+	}
+	if !s.before.IsZero() {
+		for _, text := range engine.Date(l.good, time.Now()).Sentences() {
+			p.talk.warn("%s %s; if that is what you look for, name it by its number", l.name, text)
+		}
 	}
 	return level, nil
 }

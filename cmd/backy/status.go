@@ -292,7 +292,7 @@ func perfData(s *statusReport, r *health.Report) string {
 		fmt.Fprintf(&b, " strays=%d;0;;0 stray_space=%dB;;;0", s.Strays, s.Space)
 	}
 	if oldest := oldestLevel(r); !oldest.IsZero() {
-		fmt.Fprintf(&b, " oldest=%ds;;%s;0", int64(time.Since(oldest).Seconds()), strconv.FormatFloat(s.MaxAge, 'f', -1, 64))
+		fmt.Fprintf(&b, " oldest=%ds;;%s;0", int64(max(time.Since(oldest), 0).Seconds()), strconv.FormatFloat(s.MaxAge, 'f', -1, 64))
 	}
 	return b.String()
 }

@@ -70,27 +70,29 @@ func loadZone(tz string, set bool, host string) (*time.Location, error) {
 	return nil, fmt.Errorf("TZ=%q: no such time zone, and no POSIX rule", tz)
 }
 
-// hostZone is that of the host; without any it is UTC, as everywhere. A link
-// into a zone database that is not there names the zone all the same.
+// hostZone is that of the host; without any it is UTC, as everywhere.
 func hostZone(path string) (*time.Location, error) {
-	zone, err := fileZone(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return zone, err
-	}
-	target, linkErr := os.Readlink(path)
-	if errors.Is(linkErr, fs.ErrNotExist) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return time.UTC, nil
 	}
-	if _, name, ok := strings.Cut(target, "zoneinfo/"); ok && name != "" {
-		if zone, err := time.LoadLocation(name); err == nil {
-			return zone, nil
-		}
-	}
-	return nil, err
+	return fileZone(path)
 }
 
+// fileZone reads a file. A path or link into a zone database that is not there
+// names the zone all the same.
 func fileZone(path string) (*time.Location, error) {
 	data, err := readZone(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		target := path
+		if to, linkErr := os.Readlink(path); linkErr == nil {
+			target = to
+		}
+		if _, name, ok := strings.Cut(target, "zoneinfo/"); ok && name != "" {
+			if zone, err := time.LoadLocation(name); err == nil {
+				return zone, nil
+			}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -399,6 +400,87 @@ func TestKeep(t *testing.T) {
 		if got := len(levels(t, r, name)); got != want {
 			t.Errorf("%s has %d levels, want %d", name, got, want)
 		}
+	}
+}
+
+// What an image's metadata asks for is kept besides what the run keeps; it has
+// less kept only if the run allows it. If it is not understood, nothing of that
+// image goes, and the result says so.
+func TestKeepByMetadata(t *testing.T) {
+	metadata := map[string]map[string]string{
+		"less": {"backy.keep-last": "1"}, "more": {"backy.keep-last": "3"}, "unclear": {"backy.keep-daily": "7d"},
+		"odd": {"backy.colour": "blue"}, "none": nil,
+	}
+	for _, tt := range []struct {
+		less bool
+		want map[string]int // levels left of 4 and a new one
+	}{
+		{false, map[string]int{"less": 2, "more": 3, "unclear": 5, "odd": 2, "none": 2}},
+		{true, map[string]int{"less": 1, "more": 3, "unclear": 5, "odd": 2, "none": 2}},
+	} {
+		p, r := newPool("less", "more", "none", "odd", "unclear"), newRepository(t)
+		for range 4 {
+			if _, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		images := p.images()
+		for i := range images {
+			images[i].Rules = engine.ParseRules(metadata[images[i].Label])
+		}
+		results, err := batch.Run(t.Context(), r, p, images, batch.Options{Keep: &engine.Keep{Last: 2}, KeepLess: tt.less})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, res := range results {
+			if got := len(levels(t, r, res.Image)); res.Result != batch.Done || got != tt.want[res.Image] {
+				t.Errorf("%s, less allowed: %v: %s, %d levels, want %d", res.Image, tt.less, res.Result, got, tt.want[res.Image])
+			}
+			said := 0
+			if res.Image == "unclear" || res.Image == "odd" {
+				said = 1
+			}
+			if len(res.Warnings) != said || (len(res.Unclear) > 0) != (res.Image == "unclear") {
+				t.Errorf("%s: warnings %q, unclear %q", res.Image, res.Warnings, res.Unclear)
+			}
+		}
+	}
+}
+
+// Metadata shorten --min-age and never lengthen it, however the clocks are.
+func TestMinAgeByMetadata(t *testing.T) {
+	p, r := newPool("far", "soon", "unclear", "ahead"), newRepository(t)
+	images := p.images()
+	if _, err := batch.Run(t.Context(), r, p, images, batch.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range images {
+		value := map[string]string{"far": "10y", "soon": "1ms", "unclear": "12", "ahead": "10y"}[images[i].Label]
+		images[i].Rules = engine.ParseRules(map[string]string{"backy.min-age": value})
+		if images[i].Label == "ahead" {
+			if _, err := engine.Backup(t.Context(), r, "ahead", future{p.Source(images[i])}, engine.BackupOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	time.Sleep(2 * time.Millisecond)
+	for _, tt := range []struct {
+		run time.Duration
+		far batch.Word
+	}{{time.Hour, batch.Young}, {time.Millisecond, batch.Done}} {
+		results, err := batch.Run(t.Context(), r, p, images, batch.Options{MinAge: tt.run})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := words(results)
+		delete(got, "ahead") // of now, once there is another level
+		if want := map[string]batch.Word{"far": tt.far, "soon": batch.Done, "unclear": batch.Done}; !maps.Equal(got, want) {
+			t.Errorf("min-age %s: %v, want %v", tt.run, got, want)
+		}
+		if tt.run == time.Hour && words(results)["ahead"] != batch.Done {
+			t.Errorf("a level of the future: %v", words(results))
+		}
+		time.Sleep(2 * time.Millisecond)
 	}
 }
 

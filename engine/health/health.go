@@ -217,6 +217,8 @@ type look struct {
 	image *Image
 	o     Options
 	item  *Item
+
+	misdated string // what is wrong with the times of levels
 }
 
 func (l *look) run(ctx context.Context, repo *store.Repository, damaged []store.LevelDamage, scrubbed map[store.LevelNumber]time.Time) error {
@@ -296,7 +298,8 @@ func (l *look) levels(h *store.History) {
 		}
 	}
 	if it.MisdatedLevels = dating.Misdated(); len(it.MisdatedLevels) > 0 {
-		l.wrong(Misdated, strings.Join(dating.Sentences(), "; "))
+		l.misdated = strings.Join(dating.Sentences(), "; ")
+		l.wrong(Misdated, l.misdated)
 	}
 }
 
@@ -347,7 +350,7 @@ func (l *look) age() {
 	switch {
 	case it.Newest != nil && l.o.MaxAge == 0:
 	case it.Newest != nil && it.Dated == nil:
-		l.wrong(Old, "the age of its levels is unknown: "+it.Why)
+		l.wrong(Old, "the age of its levels is unknown: "+l.misdated)
 	case it.Newest != nil:
 		if age := now.Sub(it.Dated.Time); age > l.o.MaxAge {
 			what := "the newest level"

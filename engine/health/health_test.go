@@ -99,6 +99,20 @@ func TestLook(t *testing.T) {
 		b.backup("strange", start.Add(time.Duration(n)*time.Hour), byte(n/6), ours)
 	}
 	day := 24 * time.Hour
+	for n := range 4 {
+		b.backup("ahead", start.Add(time.Duration(n)*time.Hour), byte(n), ours)
+		b.backup("behind", start.Add(time.Duration(n)*time.Hour), byte(n), ours)
+	}
+	b.backup("ahead", start.AddDate(10, 0, 0), 9, ours)
+	b.backup("behind", start.AddDate(-26, 0, 0), 9, ours)
+	b.backup("never known", start.AddDate(10, 0, 0), 9, ours)
+	b.backup("corrected", start.AddDate(10, 0, 0), 9, ours)
+	b.backup("corrected", start.Add(time.Hour), 9, ours)
+	for n, at := range map[store.Name]time.Time{"ahead": start, "behind": start, "never known": start, "corrected": start, "strange": start.AddDate(10, 0, 0)} {
+		if err := b.repo.MarkScrubbed(t.Context(), n, 1, at); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, tt := range []struct {
 		what  string
 		image health.Image
@@ -157,6 +171,51 @@ func TestLook(t *testing.T) {
 		{
 			what: "another pool's", image: health.Image{Name: "vms/scrubbed.1", ID: store.ImageID{Cluster: "fsid", PoolID: 2, Image: "1"}},
 			want: []health.Word{health.Missing},
+		},
+		{
+			what: "a level of the future, and the one before is young enough", image: health.Image{Name: "ahead"},
+			o: health.Options{MaxAge: day, Now: start.Add(3*time.Hour + day)}, want: []health.Word{health.Misdated},
+		},
+		{
+			what: "a level of the future, and the one before is too old", image: health.Image{Name: "ahead"},
+			o: health.Options{MaxAge: day, Now: start.Add(3*time.Hour + day + 1)}, want: []health.Word{health.Old, health.Misdated},
+		},
+		{
+			what: "a level of the past, and the one before is young enough", image: health.Image{Name: "behind"},
+			o: health.Options{MaxAge: day, Now: start.Add(3*time.Hour + day)}, want: []health.Word{health.Misdated},
+		},
+		{
+			what: "nothing but a level of the future", image: health.Image{Name: "never known"},
+			o: health.Options{MaxAge: day, Now: start}, want: []health.Word{health.Old, health.Misdated},
+		},
+		{what: "that, and any age is good", image: health.Image{Name: "never known"}, o: health.Options{Now: start}, want: []health.Word{health.Misdated}},
+		{
+			what: "a level of the future among others", image: health.Image{Name: "corrected"},
+			o: health.Options{MaxAge: day, Now: start.Add(day)}, want: []health.Word{health.Misdated},
+		},
+		{
+			what: "this host's clock is far behind", image: health.Image{Name: "vms/scrubbed.1"},
+			o: health.Options{MaxAge: day, Now: start.AddDate(-26, 0, 0)}, want: []health.Word{health.Old, health.Misdated, health.Unscrubbed},
+		},
+		{
+			what: "clocks differ a little", image: health.Image{Name: "vms/scrubbed.1"},
+			o: health.Options{MaxAge: day, Now: start.Add(-4 * time.Minute), MaxScrubAge: 100 * 365 * day}, want: []health.Word{health.Unscrubbed},
+		},
+		{
+			what: "scrubbed in the future", image: health.Image{Name: "strange"},
+			want: []health.Word{health.Unusual, health.Unscrubbed},
+		},
+		{
+			what: "made in the future", image: health.Image{Name: "vms/web9", Created: start.AddDate(10, 0, 0)},
+			o: health.Options{MaxAge: day, Now: start.Add(day)}, want: []health.Word{health.Missing},
+		},
+		{
+			what: "excluded, though it has levels", image: health.Image{Name: "vms/scrubbed.1", Rules: engine.Rules{Exclude: true}},
+			o: health.Options{MaxAge: day, Now: start.Add(90 * day)}, want: []health.Word{health.Excluded},
+		},
+		{
+			what: "excluded, with levels that are misdated", image: health.Image{Name: "ahead", Rules: engine.Rules{Exclude: true}},
+			o: health.Options{MaxAge: day, Now: start.Add(90 * day)}, want: []health.Word{health.Misdated, health.Excluded},
 		},
 		{what: "excluded", image: health.Image{Name: "vms/web9", Rules: engine.Rules{Exclude: true}}, state: health.Excluded},
 		{what: "out of reach", image: health.Image{Err: errors.New("no answer")}, want: []health.Word{health.Unknown}},
