@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ceph/go-ceph/rbd"
@@ -132,13 +133,18 @@ func (im *image) info(ctx context.Context, prefix string) (info Info, err error)
 	if err != nil {
 		return info, err
 	}
-	info.Metadata, info.MetadataErr = im.metadata(ctx, prefix)
+	if info.Metadata, err = im.metadata(ctx, prefix); err != nil {
+		info.MetadataUnknown = err.Error()
+	}
 	return info, context.Cause(ctx)
 }
 
 // metadata lists those of the image's metadata whose keys begin with a prefix.
 func (im *image) metadata(ctx context.Context, prefix string) (map[string]string, error) {
 	metadata, err := on(ctx, im, "list the metadata", (*rbd.Image).ListMetadata)
+	if errnoOf(err) == syscall.ERANGE {
+		err = fmt.Errorf("%w: a value is empty or has a NUL in it, or they have more than 256 KiB", err)
+	}
 	for key := range metadata {
 		if !strings.HasPrefix(key, prefix) {
 			delete(metadata, key)

@@ -72,14 +72,15 @@ type Info struct {
 	Created  time.Time         // zero in the old image format
 	Metadata map[string]string // what `rbd image-meta` shows; keys of a prefix only
 
-	// MetadataErr is why the metadata cannot be read, though the image can.
-	MetadataErr error
+	// MetadataUnknown is why the metadata cannot be read, though the image can; ""
+	// if it can.
+	MetadataUnknown string
 }
 
 // Rules are what the image's metadata says of its backups.
 func (i *Info) Rules() engine.Rules {
-	if i.MetadataErr != nil {
-		return engine.UnknownRules(i.MetadataErr.Error())
+	if i.MetadataUnknown != "" {
+		return engine.UnknownRules(i.MetadataUnknown)
 	}
 	return engine.ParseRules(i.Metadata)
 }
