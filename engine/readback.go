@@ -40,7 +40,7 @@ type stretch struct {
 
 // Wrote is told of bytes that were written at an offset.
 func (r *Readback) Wrote(p []byte, off int64) {
-	if at, ok := r.draw(); ok && len(p) > 0 {
+	if at, ok := r.draw(off, int64(len(p))); ok {
 		from, length := within(int64(len(p)))
 		r.keep(at, stretch{off: off + from, length: length, sum: store.Sum(p[from : from+int64(length)])})
 	}
@@ -48,7 +48,7 @@ func (r *Readback) Wrote(p []byte, off int64) {
 
 // Zeroed is told of a range that was made to read as zeros.
 func (r *Readback) Zeroed(off, length int64) {
-	if at, ok := r.draw(); ok && length > 0 {
+	if at, ok := r.draw(off, length); ok {
 		from, n := within(length)
 		r.keep(at, stretch{off: off + from, length: n})
 	}
@@ -60,10 +60,15 @@ func within(length int64) (from int64, n int) {
 	return rand.Int64N((length-int64(n))/readbackBytes+1) * readbackBytes, n
 }
 
-// draw decides whether what comes next is in the sample, and in whose place.
-func (r *Readback) draw() (at int, ok bool) {
+// draw decides whether what comes next is in the sample, and in whose place. What
+// it overwrites is not any longer.
+func (r *Readback) draw(off, length int64) (at int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if length <= 0 {
+		return 0, false
+	}
+	r.sample = slices.DeleteFunc(r.sample, func(s stretch) bool { return s.off < off+length && off < s.off+int64(s.length) })
 	at = r.seen
 	if r.seen >= readbackSample {
 		at = rand.IntN(r.seen + 1)

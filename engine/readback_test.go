@@ -28,6 +28,8 @@ func TestReadback(t *testing.T) {
 		}
 		r.Wrote(disk[units*unit:], int64(units*unit))
 		r.Wrote(nil, 5)
+		r.Zeroed(int64(units*unit), 300)
+		clear(disk[units*unit:][:300])
 		for range 2 {
 			if err := r.Check(bytes.NewReader(disk)); err != nil {
 				t.Fatalf("%d units: %v", units, err)

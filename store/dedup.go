@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"backy/store/pending"
 )
 
 // The index is a file of buckets of one page each. A checksum belongs to one
@@ -43,6 +45,7 @@ type index struct {
 func openIndex(cache string, id RepositoryID) *index {
 	if cache != "" {
 		folder := filepath.Join(cache, id.String())
+		defer pending.Begin("open", folder, "chunks.v1").End()
 		if os.MkdirAll(folder, 0o700) == nil {
 			f, err := os.OpenFile(filepath.Join(folder, "chunks.v1"), os.O_RDWR|os.O_CREATE, 0o600)
 			if err == nil {
@@ -85,6 +88,7 @@ func (x *index) lookup(sum Checksum) (Ref, bool) {
 }
 
 func (x *index) read(off int64) bool {
+	defer pending.Begin("read", "", x.file.Name()).End()
 	n, err := x.file.ReadAt(x.page[:], off)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false
@@ -141,6 +145,7 @@ func (x *index) insert(ref Ref) {
 	p = binary.LittleEndian.AppendUint32(p, ref.Pack.Seq)
 	p = binary.LittleEndian.AppendUint32(p, ref.Index)
 	p = binary.LittleEndian.AppendUint32(p, crc32.Checksum(p, castagnoli))
+	defer pending.Begin("write", "", x.file.Name()).End()
 	// A write that fails loses a hint and nothing else.
 	_, _ = x.file.WriteAt(p, bucket+int64(at)*indexEntrySize)
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"backy/store/pending"
 )
 
 // knownNodes remembers on this machine what map nodes refer to, so that the next
@@ -45,6 +47,7 @@ func (r *Repository) openKnown(s *stock) *knownNodes {
 	}
 	if r.cache != "" {
 		folder := filepath.Join(r.cache, r.ID.String(), "nodes")
+		defer pending.Begin("make", "", folder).End()
 		if os.MkdirAll(folder, 0o700) == nil {
 			k.folder = folder
 		}
@@ -175,7 +178,9 @@ func (k *knownNodes) pack(id PackID) map[uint32][]byte {
 		delete(k.loaded, k.order[0])
 		k.order = k.order[1:]
 	}
+	reading := pending.Begin("read", "", k.path(id))
 	p, err := os.ReadFile(k.path(id))
+	reading.End()
 	if err != nil {
 		p = nil
 	}
@@ -235,6 +240,7 @@ func (k *knownNodes) flush() {
 
 // write replaces a file at once, so that a reader beside has the old or the new.
 func (k *knownNodes) write(id PackID, p []byte) error {
+	defer pending.Begin("write", "", k.path(id)).End()
 	f, err := os.CreateTemp(k.folder, ".new-*")
 	if err != nil {
 		return err
@@ -266,6 +272,7 @@ func (k *knownNodes) end(whole bool) {
 	for id := range k.used {
 		wanted[filepath.Base(k.path(id))] = true
 	}
+	defer pending.Begin("tidy", "", k.folder).End()
 	files, err := os.ReadDir(k.folder)
 	if err != nil {
 		return

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"backy/store"
+	"backy/store/pending"
 )
 
 // place is where a command works: a repository's folder and a backup name in
@@ -60,7 +61,7 @@ func locate(backupDir, arg string) (place, error) {
 		}
 		return place{dir: dir, exists: true}.named(filepath.ToSlash(rest))
 	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+	if isFolder(path) {
 		return place{dir: path}, nil
 	}
 	dir, name := filepath.Split(path)
@@ -70,6 +71,12 @@ func locate(backupDir, arg string) (place, error) {
 		return place{}, err
 	}
 	return place{dir: dir, why: why}.named(name)
+}
+
+func isFolder(path string) bool {
+	defer pending.Begin("look at", "", path).End()
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func (p place) named(name string) (place, error) {
@@ -127,6 +134,7 @@ const marker = "backy.json"
 // repositoryAbove is the nearest folder at or above path that is a repository,
 // or "". A folder that cannot be looked into is an error: it might be one.
 func repositoryAbove(path string) (string, error) {
+	defer pending.Begin("look for a repository at", "", path).End()
 	for dir := path; ; dir = filepath.Dir(dir) {
 		_, err := os.Lstat(filepath.Join(dir, marker))
 		switch {
@@ -174,6 +182,7 @@ func unfinished(name string) bool {
 
 // readNames lists a folder, of a large one only the beginning.
 func readNames(dir string) ([]string, error) {
+	defer pending.Begin("list", "", dir).End()
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ import (
 	"backy/engine/batch"
 	"backy/engine/health"
 	"backy/store"
+	"backy/store/pending"
 )
 
 // gauge is one metric: all of them are gauges, since a file tells of one run.
@@ -156,6 +157,7 @@ func (m *metrics) write(r *report) error {
 	if !m.known {
 		from = append(from, prometheus.GathererFunc(m.before))
 	}
+	defer pending.Begin("write", "", m.file).End()
 	if err := prometheus.WriteToTextfile(m.file, from); err != nil {
 		return fmt.Errorf("write --metrics-file %s: %w", m.file, err)
 	}

@@ -71,12 +71,25 @@ func run(ctx context.Context, typed []string, stdin, stdout, stderr *os.File) in
 	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, typed: typed, lineEvery: 30 * time.Second}
 	p.talk.w = stderr
 	p.metrics.started = time.Now()
-	err := p.do(ctx)
-	var interrupted *interruptedError
-	if err != nil && errors.As(context.Cause(ctx), &interrupted) {
-		err = because(interrupted, err)
+	tree, line, err := p.parse()
+	if err != nil {
+		return p.finish(err)
 	}
-	return p.finish(err)
+	done := make(chan int, 1)
+	go func() {
+		err := p.carryOut(ctx, tree, line)
+		var interrupted *interruptedError
+		if err != nil && errors.As(context.Cause(ctx), &interrupted) {
+			err = because(interrupted, err)
+		}
+		done <- p.finish(err)
+	}()
+	select {
+	case code := <-done:
+		return code
+	case stuck := <-stuckAfter(ctx):
+		return p.abandon(stuck)
+	}
 }
 
 // because tells what came of an interruption beyond the run's end: the error
@@ -88,15 +101,28 @@ func because(cause *interruptedError, err error) error {
 	return fmt.Errorf("%w: %v", cause, err)
 }
 
-func (p *program) do(ctx context.Context) (err error) {
+func (p *program) do(ctx context.Context) error {
+	tree, line, err := p.parse()
+	if err != nil {
+		return err
+	}
+	return p.carryOut(ctx, tree, line)
+}
+
+// parse looks at the line, as far as it says how to report.
+func (p *program) parse() (*cli.App, commandLine, error) {
 	tree := p.tree()
 	line, err := sortLine(tree, p.typed)
 	p.json = line.json && !line.help
 	p.talk.json = cmp.Or(line.log, os.Getenv(logFormatEnv)) == logJSON
 	p.report.Command = line.command
-	if err != nil && !line.help {
-		return err
+	if line.help {
+		err = nil
 	}
+	return tree, line, err
+}
+
+func (p *program) carryOut(ctx context.Context, tree *cli.App, line commandLine) (err error) {
 	defer p.announceEnd(ctx)()
 	defer func() { err = errors.Join(err, p.close()) }()
 	err = tree.RunContext(ctx, line.canonical())
@@ -151,12 +177,18 @@ func (p *program) finish(err error) int {
 	}
 	if err != nil && !isA[*stateError](err) {
 		if p.report.Command == "status" {
-			text, _, _ := strings.Cut(errorText(err), "\n")
-			_ = p.print("BACKY UNKNOWN - " + strings.ReplaceAll(text, "|", "/") + "\n") // fail tells it, too
+			p.unknown(err)
 		}
 		p.talk.with("exit_code", exitCode(p.report.Command, err)).fail(err)
 	}
 	return exitCode(p.report.Command, err)
+}
+
+// unknown is status' first line where there is no state to tell. fail tells the
+// error, too.
+func (p *program) unknown(err error) {
+	text, _, _ := strings.Cut(errorText(err), "\n")
+	_ = p.print("BACKY UNKNOWN - " + strings.ReplaceAll(text, "|", "/") + "\n")
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"io"
 	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"backy/engine"
+	"backy/store/pending"
 )
 
 // levelHelp explains LEVEL.
@@ -123,7 +125,7 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 	options.Progress = &progress
 	var report engine.RestoreReport
 	work := func() (err error) {
-		report, err = engine.Stream(ctx, repo, level, p.stdout, options)
+		report, err = engine.Stream(ctx, repo, level, waiting{p.stdout}, options)
 		return err
 	}
 	if kind != kindPipe {
@@ -152,6 +154,14 @@ func (p *program) restore(ctx context.Context, backupName, targetArg, levelArg s
 		say("%s level %s, %s: restored to %s, wrote %s, zeroed %s, %s", at.name, level.Number, bytesText(level.Size),
 			targetArg, bytesText(report.Written), bytesText(report.Zeroed), secondsText(report.Seconds))
 	return err
+}
+
+// waiting is standard output, of which the reader may be waited for.
+type waiting struct{ w io.Writer }
+
+func (w waiting) Write(p []byte) (int, error) {
+	defer pending.Begin("write to", "", "standard output").End()
+	return w.w.Write(p)
 }
 
 // maybeForce hints at -f where that is what is missing.

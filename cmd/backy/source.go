@@ -11,6 +11,7 @@ import (
 	"backy/engine"
 	"backy/engine/local"
 	"backy/hints"
+	"backy/store/pending"
 )
 
 // sourceKind tells the kinds of SOURCE and TARGET by their spelling.
@@ -38,6 +39,7 @@ func kindOf(arg string) sourceKind {
 
 // isFIFO tells a path that leads to a pipe.
 func isFIFO(path string) bool {
+	defer pending.Begin("look at", "", path).End()
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().Type() == fs.ModeNamedPipe
 }

@@ -10,6 +10,7 @@ import (
 
 	"backy/engine"
 	"backy/hints"
+	"backy/store/pending"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,6 +68,7 @@ type input struct {
 // openInput opens a file or a block device. Character devices are not even
 // opened: that alone can rewind a tape. Errors: ErrSize.
 func openInput(path string) (*input, error) {
+	defer pending.Begin("open", "", path).End()
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -159,6 +161,7 @@ func (in *input) sizeNow() (int64, error) {
 // ReadAt fills p or fails: an end within the size that was found at first is an
 // error, and not io.EOF.
 func (in *input) ReadAt(p []byte, off int64) (int, error) {
+	defer pending.Begin("read", "", in.path).End()
 	var r io.ReaderAt = in.f
 	if in.direct != nil {
 		r = in.direct
@@ -207,6 +210,7 @@ func (in *input) data(from int64) hints.Seq {
 // nextData returns the first extent of data that ends behind pos, from pos on,
 // within the size; one of no length where only a hole is left.
 func (in *input) nextData(pos int64) (hints.Extent, error) {
+	defer pending.Begin("look for data in", "", in.path).End()
 	start, err := in.f.Seek(pos, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, unix.ENXIO):

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"backy/store"
+	"backy/store/pending"
 )
 
 // maxLinks is how many symbolic links one path may lead through, as the kernel
@@ -25,6 +26,7 @@ const maxLinks = 40
 // is mounted a second time elsewhere. What a repository's folder is a link to is
 // inside, too. Nothing is inside a folder that does not exist.
 func Inside(path, dir string) (bool, error) {
+	defer pending.Begin("look at", "", path).End()
 	inside, err := isInside(path, dir)
 	if err != nil {
 		return false, fmt.Errorf("find out whether %s lies in %s: %w", path, dir, err)

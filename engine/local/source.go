@@ -11,6 +11,7 @@ import (
 	"backy/engine"
 	"backy/hints"
 	"backy/store"
+	"backy/store/pending"
 )
 
 // SourceOptions are the choices of a source. The zero value works.
@@ -187,7 +188,9 @@ func (s *Source) Recheck(ctx context.Context) error {
 	if s.pipe != nil {
 		return s.pipe.Recheck(ctx)
 	}
+	look := pending.Begin("look at", "", s.path)
 	now, err := os.Stat(s.path)
+	look.End()
 	if err != nil {
 		return fmt.Errorf("look at the source again: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"backy/engine"
 	"backy/store"
+	"backy/store/pending"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,6 +74,7 @@ func NewTarget(path string, o TargetOptions) *Target {
 // ErrInUse.
 func (t *Target) Prepare(ctx context.Context, level store.Level) (zeroed bool, err error) {
 	t.ctx, t.size = ctx, level.Size
+	defer pending.Begin("open", "", t.path).End()
 	info, err := os.Stat(t.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -221,6 +223,7 @@ func (t *Target) WriteAt(p []byte, off int64) (int, error) {
 		t.writing.Lock()
 		defer t.writing.Unlock()
 	}
+	defer pending.Begin("write", "", t.path).End()
 	n, err := t.f.WriteAt(p, off)
 	if err == nil {
 		t.readback.Wrote(p, off)
@@ -240,6 +243,7 @@ func (t *Target) inside(off, length int64) error {
 // has what was written. After an error the target is as Abort leaves it. Errors:
 // engine.ErrOverwritten.
 func (t *Target) Finish(context.Context) error {
+	defer pending.Begin("sync", "", t.path).End()
 	if err := t.f.Sync(); err != nil {
 		return errors.Join(fmt.Errorf("make the target durable: %w", err), t.discard())
 	}
@@ -301,6 +305,7 @@ func (t *Target) discard() error {
 	if t.f == nil {
 		return nil
 	}
+	defer pending.Begin("close", "", t.path).End()
 	defer func() { t.f = nil }()
 	if !t.created {
 		return t.f.Close()

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"backy/store/pending"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -55,6 +57,7 @@ func (t *Target) Zero(off, length int64) error {
 
 // zeroStep zeros [off, end) in the best way that is known to work.
 func (t *Target) zeroStep(off, end int64) error {
+	defer pending.Begin("zero", "", t.path).End()
 	for _, way := range []struct {
 		not *atomic.Bool
 		do  func(off, end int64) error

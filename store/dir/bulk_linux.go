@@ -1,10 +1,6 @@
 package dir
 
-import (
-	"os"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // dropCache asks the kernel to let go of a range of a file's pages; length 0
 // stands for all of it. It can fail and does not matter then.
@@ -16,7 +12,7 @@ import (
 // for aligned reads only, overlayfs where the file system below does, and tmpfs
 // refuses it before Linux 6.6 and reads its pages all the same since.
 func dropCache(f openFile, off, length int64) {
-	if file, ok := f.(*os.File); ok {
+	if file, ok := f.(osFile); ok {
 		_ = unix.Fadvise(int(file.Fd()), off, length, unix.FADV_DONTNEED)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"backy/store"
+	"backy/store/pending"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,7 @@ type osFS struct {
 }
 
 func openOS(path string) (*osFS, error) {
+	defer pending.Begin("open", "", path).End()
 	root, err := os.OpenFile(path, unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
@@ -40,8 +42,9 @@ func openOS(path string) (*osFS, error) {
 func (o *osFS) Close() error { return o.root.Close() }
 
 // at calls f with the descriptor of the repository's folder, again where a
-// signal came between.
-func (o *osFS) at(f func(root int) error) error {
+// signal came between. What it does to a path is noted while it lasts.
+func (o *osFS) at(op, path string, f func(root int) error) error {
+	defer pending.Begin(op, o.root.Name(), path).End()
 	var err error
 	controlErr := o.conn.Control(func(fd uintptr) {
 		for {
@@ -58,7 +61,7 @@ func (o *osFS) at(f func(root int) error) error {
 
 func (o *osFS) openat(path string, flags int, mode uint32) (*os.File, error) {
 	fd := -1
-	err := o.at(func(root int) (err error) {
+	err := o.at("open", path, func(root int) (err error) {
 		fd, err = unix.Openat(root, path, flags|unix.O_CLOEXEC, mode)
 		return err
 	})
@@ -80,7 +83,7 @@ func (o *osFS) create(path string) (tempFile, error) {
 		}
 		return nil, err
 	}
-	return osTemp{f}, nil
+	return osTemp{osFile{f}}, nil
 }
 
 // own locks a new file. A sweep may have come between its creation and the
@@ -114,7 +117,7 @@ func ignoreNoModes(err error) error {
 
 func (o *osFS) open(path string) (openFile, error) {
 	fd := -1
-	err := o.at(func(root int) (err error) {
+	err := o.at("open", path, func(root int) (err error) {
 		const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NOCTTY
 		fd, err = unix.Openat(root, path, flags|unix.O_NONBLOCK, 0)
 		if err == unix.EAGAIN && o.isRegular(root, path) {
@@ -136,7 +139,7 @@ func (o *osFS) open(path string) (openFile, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), filepath.Join(o.root.Name(), path)), nil
+	return osFile{os.NewFile(uintptr(fd), filepath.Join(o.root.Name(), path))}, nil
 }
 
 func (o *osFS) isRegular(root int, path string) bool {
@@ -165,11 +168,11 @@ func (o *osFS) openFolder(path string) (openFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, nil
+	return osFile{f}, nil
 }
 
 func (o *osFS) link(from, to string) error {
-	err := o.at(func(root int) error { return unix.Linkat(root, from, root, to, 0) })
+	err := o.at("link", from, func(root int) error { return unix.Linkat(root, from, root, to, 0) })
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("%w: %w", errNoWay, err)
@@ -178,7 +181,7 @@ func (o *osFS) link(from, to string) error {
 }
 
 func (o *osFS) rename(from, to string) error {
-	err := o.at(func(root int) error { return renameNoReplace(root, from, to) })
+	err := o.at("rename", from, func(root int) error { return renameNoReplace(root, from, to) })
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("%w: %w", errNoWay, err)
@@ -187,15 +190,15 @@ func (o *osFS) rename(from, to string) error {
 }
 
 func (o *osFS) unlink(path string) error {
-	return o.at(func(root int) error { return unix.Unlinkat(root, path, 0) })
+	return o.at("delete", path, func(root int) error { return unix.Unlinkat(root, path, 0) })
 }
 
 func (o *osFS) rmdir(path string) error {
-	return o.at(func(root int) error { return unix.Unlinkat(root, path, unix.AT_REMOVEDIR) })
+	return o.at("delete", path, func(root int) error { return unix.Unlinkat(root, path, unix.AT_REMOVEDIR) })
 }
 
 func (o *osFS) mkdir(path string) error {
-	return o.at(func(root int) error {
+	return o.at("make", path, func(root int) error {
 		if err := unix.Mkdirat(root, path, 0o700); err != nil {
 			return err
 		}
@@ -213,9 +216,9 @@ func (o *osFS) mkdir(path string) error {
 
 func (o *osFS) stat(path string) (info, error) {
 	var s unix.Stat_t
-	err := o.at(func(root int) error { return unix.Fstatat(root, path, &s, unix.AT_SYMLINK_NOFOLLOW) })
+	err := o.at("look at", path, func(root int) error { return unix.Fstatat(root, path, &s, unix.AT_SYMLINK_NOFOLLOW) })
 	if err == nil && s.Mode&unix.S_IFMT == unix.S_IFLNK {
-		err = o.at(func(root int) error { return unix.Fstatat(root, path, &s, 0) })
+		err = o.at("look at", path, func(root int) error { return unix.Fstatat(root, path, &s, 0) })
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) {
 			return info{lost: true}, nil
 		}
@@ -244,12 +247,41 @@ func (o *osFS) lock(path string) (io.Closer, error) {
 	return f, nil
 }
 
+// osFile is an open file or folder. What is done to it is noted while it lasts.
+type osFile struct{ *os.File }
+
+func (f osFile) ReadAt(p []byte, off int64) (int, error) {
+	defer pending.Begin("read", "", f.Name()).End()
+	return f.File.ReadAt(p, off)
+}
+
+func (f osFile) Readdirnames(n int) ([]string, error) {
+	defer pending.Begin("list", "", f.Name()).End()
+	return f.File.Readdirnames(n)
+}
+
+func (f osFile) Write(p []byte) (int, error) {
+	defer pending.Begin("write", "", f.Name()).End()
+	return f.File.Write(p)
+}
+
+func (f osFile) Sync() error {
+	defer pending.Begin("sync", "", f.Name()).End()
+	return f.File.Sync()
+}
+
+func (f osFile) Close() error {
+	defer pending.Begin("close", "", f.Name()).End()
+	return f.File.Close()
+}
+
 // osTemp is a file that is being written.
-type osTemp struct{ *os.File }
+type osTemp struct{ osFile }
 
 // flush closes a duplicate of the descriptor: this flushes as every close
 // does, and the lock stays with the other one.
 func (f osTemp) flush() error {
+	defer pending.Begin("close", "", f.Name()).End()
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -259,6 +291,7 @@ func (f osTemp) flush() error {
 
 // makeFolder makes a folder and the missing ones above it, durably.
 func makeFolder(path string) error {
+	defer pending.Begin("make", "", path).End()
 	err := os.Mkdir(path, 0o700)
 	parent := filepath.Dir(path)
 	if errors.Is(err, fs.ErrNotExist) && parent != path {
