@@ -142,7 +142,7 @@ func (im *image) info(ctx context.Context, prefix string) (info Info, err error)
 // metadata lists those of the image's metadata whose keys begin with a prefix.
 func (im *image) metadata(ctx context.Context, prefix string) (map[string]string, error) {
 	metadata, err := on(ctx, im, "list the metadata", (*rbd.Image).ListMetadata)
-	if errnoOf(err) == syscall.ERANGE {
+	if errors.Is(err, syscall.ERANGE) {
 		err = fmt.Errorf("%w: a value is empty or has a NUL in it, or they have more than 256 KiB", err)
 	}
 	for key := range metadata {
