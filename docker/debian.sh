@@ -56,7 +56,7 @@ clean_debian() {
 		"${sudo[@]}" bash -euc '. "$1"; mkdir -m 755 "$3/root"; bootstrap "$2" "$3/root" "$4" ca-certificates
 			rm -rf "$3/root/.debootstrap" "$3"/root/var/lib/apt/lists/* "$3"/root/var/cache/apt/archives/*.deb
 			tar -C "$3/root" --one-file-system --exclude "./dev/*" -cf "$3/tar" .' \
-			bash "${BASH_SOURCE[0]}" "$release" "$made" "${2:-$(this_mirror)}"
+			bash "${BASH_SOURCE[0]}" "$release" "$made" "${2:-$(this_mirror)}" || exit
 		mv "$made/tar" "$archive"
 	) 9>"$cache/.lock" || return
 	echo "$archive"

@@ -82,7 +82,7 @@ func (c *Conn) connectError(ctx context.Context, err error, config Config) error
 			c.refused(e, found)
 		}
 	case n == 0 || n == syscall.ETIMEDOUT:
-		c.unanswered(ctx, e, hosts)
+		c.unanswered(ctx, e, hosts, conf)
 	case hosts == "" && !namesMonitors(conf):
 		unnamed(e, conf)
 	case c.badKey(e, found, config.Cluster):
@@ -90,7 +90,7 @@ func (c *Conn) connectError(ctx context.Context, err error, config Config) error
 		if e.Reason = unresolved(ctx, parseMonHost(hosts)); e.Reason == "" {
 			e.Reason = c.plain(n).Error()
 		} else {
-			e.Hints = []string{"correct mon host in " + cmp.Or(conf, "the configuration") + ", or /etc/hosts, or the name server"}
+			e.Hints = []string{resolveHint(conf)}
 		}
 	}
 	return e
@@ -104,6 +104,11 @@ func unnamed(e *ConnectError, conf string) {
 	}
 	e.Reason = fmt.Sprintf("no monitor is named: %s sets no mon host", conf)
 	e.Hints = []string{"add the line 'mon host = ADDRESS' to the section [global] of " + conf + " (ceph config generate-minimal-conf prints it)"}
+}
+
+// resolveHint is what to do about a name that does not resolve.
+func resolveHint(conf string) string {
+	return "correct mon host in " + cmp.Or(conf, "the configuration") + ", or /etc/hosts, or the name server"
 }
 
 func (c *Conn) refused(e *ConnectError, found keys) {
@@ -120,7 +125,7 @@ func (c *Conn) refused(e *ConnectError, found keys) {
 	}
 }
 
-func (c *Conn) unanswered(ctx context.Context, e *ConnectError, hosts string) {
+func (c *Conn) unanswered(ctx context.Context, e *ConnectError, hosts, conf string) {
 	list := parseMonHost(hosts)
 	e.err = ErrTimeout
 	e.Reason = fmt.Sprintf("%v within %s", ErrTimeout, c.timeout)
@@ -129,6 +134,7 @@ func (c *Conn) unanswered(ctx context.Context, e *ConnectError, hosts string) {
 	ctx = context.WithoutCancel(ctx)
 	if why := unresolved(ctx, list); why != "" {
 		e.Reason += ": " + why
+		e.Hints = []string{resolveHint(conf)}
 	} else if why := knock(ctx, list); why != "" {
 		e.Reason += ": " + why
 	}
