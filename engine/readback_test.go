@@ -26,10 +26,9 @@ func TestReadback(t *testing.T) {
 				r.Wrote(p, int64(i*unit))
 			}
 		}
+		r.Zeroed(int64(units*unit), 300) // and what is overwritten does not count
 		r.Wrote(disk[units*unit:], int64(units*unit))
 		r.Wrote(nil, 5)
-		r.Zeroed(int64(units*unit), 300)
-		clear(disk[units*unit:][:300])
 		for range 2 {
 			if err := r.Check(bytes.NewReader(disk)); err != nil {
 				t.Fatalf("%d units: %v", units, err)
