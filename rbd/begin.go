@@ -13,7 +13,7 @@ import (
 func (s *Source) survey(ctx context.Context) error {
 	head, err := s.conn.open(ctx, s.spec.at(""), "", readOnly)
 	if err != nil {
-		return err
+		return s.conn.halfRemoved(ctx, s.spec, err)
 	}
 	s.id, s.handle, err = head.whose(ctx)
 	if err == nil {

@@ -88,12 +88,15 @@ func noSnapshot(list []snapshot, spec Spec) error {
 	return fmt.Errorf("%s: %w (rbd snap ls)", spec, ErrNoSnapshot)
 }
 
-// snapshotTime is when a snapshot was made. librbd aborts the process where
+// snapshotTime is when a snapshot was made; zero if that is unknown. librbd aborts the process where
 // there is none of that id (https://tracker.ceph.com/issues/47287), so the
 // snapshot is one that this handle has listed.
 func (im *image) snapshotTime(ctx context.Context, s snapshot) (time.Time, error) {
 	return on(ctx, im, "ask for the time of snapshot "+s.name, func(i *rbd.Image) (time.Time, error) {
 		t, err := i.GetSnapTimestamp(s.id)
+		if t.Sec == 0 {
+			return time.Time{}, err // the old format has none
+		}
 		return time.Unix(t.Sec, t.Nsec), err
 	})
 }

@@ -72,6 +72,9 @@ func (t *Target) prepare(ctx context.Context, level store.Level) error {
 	t.im, err = t.conn.open(ctx, t.spec, "", readOnly)
 	switch {
 	case errors.Is(err, ErrNoImage):
+		if half := t.conn.halfRemoved(ctx, t.spec, err); half != err {
+			return half
+		}
 		if err := t.create(ctx, level); err != nil {
 			return err
 		}

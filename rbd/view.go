@@ -21,7 +21,7 @@ import (
 func (c *Conn) View(ctx context.Context, spec Spec) (engine.View, io.Closer, error) {
 	im, err := c.open(ctx, spec, "", readOnly)
 	if err != nil {
-		return engine.View{}, nil, err
+		return engine.View{}, nil, c.halfRemoved(ctx, spec, err)
 	}
 	view, vouch, err := im.view(ctx)
 	if err != nil {
