@@ -86,10 +86,18 @@ func (c *Checks) find(o *PackObject) (full, quick uint32) {
 }
 
 // Apply sets Checked of packs: when they were last checked by their checksums
-// or, for a quick scrub, in either way.
+// or, for a quick scrub, in either way. What was checked later than now counts as
+// unchecked, or a clock that was ahead once would keep a pack from its turn.
 func (c *Checks) Apply(list []PackObject, quick bool) {
+	latest := uint32(c.repo.clock().Add(5 * time.Minute).Unix()) // clocks differ a little
 	for i := range list {
 		full, crc := c.find(&list[i])
+		if full > latest {
+			full = 0
+		}
+		if crc > latest {
+			crc = 0
+		}
 		list[i].Checked = full
 		if quick {
 			list[i].Checked = max(full, crc)

@@ -69,7 +69,7 @@ rbd:POOL backs up every image of the pool's default namespace,
 rbd:POOL/NAMESPACE those of a namespace, rbd:POOL/* those of all. Where an
 image has a namespace's name, rbd:POOL/NAMESPACE/ is the namespace and
 rbd:POOL//IMAGE the image. In BACKUPDIR they are POOL/[NAMESPACE/]IMAGE. An
-image's metadata steers its backups, in place of the flags:
+image's metadata add to what the flags ask for:
 
   rbd image-meta set vms/web1 backy.exclude true
 
@@ -241,6 +241,10 @@ func (p *program) backup(ctx context.Context, f backupFlags, sourceArg, backupNa
 	p.report.Level = &level
 	p.talk.with(append(levelFields(&level), "image", sourceArg, "name", level.Name)...).say("%s", backupSummary(level))
 	p.talk.detail("%s, %s known from elsewhere in the repository", count(level.Stats.Chunks, "new chunk"), bytesText(level.Stats.Reused))
+	rules := engine.RecordedRules(&level)
+	for _, text := range rules.Warnings() {
+		p.talk.with("image", sourceArg, "name", level.Name).warn("%s: %s", sourceArg, text)
+	}
 	if f.forget {
 		if err := p.forgetAfter(ctx, repo, &level, &f.keep); err != nil {
 			return err

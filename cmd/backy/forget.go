@@ -148,6 +148,9 @@ func (p *program) forgetName(ctx context.Context, repo *store.Repository, name s
 	o.MetadataMayKeepLess, o.Warn = k.less, t.warn
 	forgotten, err := engine.Forget(ctx, repo, name, k.Keep, o)
 	for _, why := range forgotten.Unclear {
+		if o.Rules != nil && slices.Contains(o.Rules.Unclear, why) {
+			continue // told after the backup
+		}
 		t.warn("%s: %s; nothing of it is forgotten", name, why)
 	}
 	return forgotten, err
