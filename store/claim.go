@@ -69,8 +69,8 @@ func beatKey(run RunID, n int) string { return beatPrefix(run) + strconv.Itoa(n)
 //
 // The claim's run counts as running until the caller takes it from running.
 func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duration) (_ *claim, err error) {
-	if r.readOnly != nil {
-		return nil, r.readOnly
+	if err := r.writable(ctx); err != nil {
+		return nil, err
 	}
 	now := r.clock()
 	c := &claim{Name: name, Run: r.newRun(now), Process: r.self, Started: now.UTC(), Beat: beat.Seconds()}
@@ -117,7 +117,7 @@ func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duratio
 }
 
 // lastNumber is the highest number of a name that is taken: by a level, a
-// tombstone or a removal.
+// tombstone or a removal, or by a recovery that puts a lost level back.
 func (r *Repository) lastNumber(ctx context.Context, name Name) (last LevelNumber, err error) {
 	err = r.backend.List(ctx, levelPrefix(name), func(key string, _ int64) error {
 		if _, n, _, err := parseLevelKey(key); err == nil {
@@ -125,6 +125,13 @@ func (r *Repository) lastNumber(ctx context.Context, name Name) (last LevelNumbe
 		}
 		return nil
 	})
+	if err != nil {
+		return 0, err
+	}
+	recovered, err := r.recoverClaims(ctx, name)
+	for _, l := range recovered {
+		last = max(last, l.Number)
+	}
 	return last, err
 }
 
@@ -226,7 +233,7 @@ func (r *Repository) settleDead(ctx context.Context, c *claim, by RunID) error {
 		return err
 	}
 	if c.Number > last+1 {
-		return r.dropClaim(ctx, c)
+		return errors.Join(r.discardMaps(ctx, c.Run), r.dropClaim(ctx, c))
 	}
 	return r.fence(ctx, c.Name, c.Number, c.Run, by)
 }
@@ -250,6 +257,24 @@ func (r *Repository) fence(ctx context.Context, name Name, n LevelNumber, run, b
 	}
 	if err != nil {
 		return fmt.Errorf("fence run %s of %s: %w", run, name, err)
+	}
+	return nil
+}
+
+// discardMaps deletes the map packs of a run that is fenced: nothing refers to
+// them, and a level record among them must never be taken for a level's.
+func (r *Repository) discardMaps(ctx context.Context, run RunID) error {
+	if run == 0 {
+		return nil
+	}
+	for _, folder := range foldersOf(KindMap) {
+		keys, err := r.list(ctx, folder+run.String()+"/")
+		if err != nil {
+			return err
+		}
+		if err := r.deleteAll(ctx, keys, nil); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -318,12 +343,7 @@ func (r *Repository) dropBeats(ctx context.Context, run RunID) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range beats {
-		if err := r.backend.Delete(ctx, key); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.deleteAll(ctx, beats, nil)
 }
 
 // keepBeating puts a beat whenever work has moved on since the last, until ctx

@@ -115,8 +115,8 @@ func (d *Damage) Of(sum Checksum) []Ref {
 // NoteDamage writes down that what a reference names cannot be read, so that
 // the next backup reads its place again.
 func (r *Repository) NoteDamage(ctx context.Context, l *Level, bad *ChunkError) error {
-	if r.readOnly != nil {
-		return r.readOnly
+	if err := r.writable(ctx); err != nil {
+		return err
 	}
 	generation := r.generation(foldersOf(bad.Kind)[0], bad.Ref.Pack)
 	n := damageNote{

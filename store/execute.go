@@ -31,15 +31,7 @@ func (g *gc) execute(ctx context.Context, v *verdict, list []sentence) error {
 	if err := g.executeAll(ctx, list[deletions:]); err != nil {
 		return err
 	}
-	for _, key := range v.Records {
-		if err := g.checkClaim(ctx); err != nil {
-			return err
-		}
-		if err := g.repo.backend.Delete(ctx, key); err != nil {
-			return err
-		}
-	}
-	return nil
+	return g.repo.deleteAll(ctx, v.Records, g.checkClaim)
 }
 
 func (g *gc) executeAll(ctx context.Context, list []sentence) error {
@@ -77,32 +69,32 @@ func (g *gc) count(freed int64, rewritten bool) {
 // carryOut does what a sentence says, in every folder of the pack's kind.
 func (g *gc) carryOut(ctx context.Context, s sentence) (freed int64, rewritten bool, err error) {
 	r := g.repo
+	done := true
 	for _, folder := range foldersOf(s.Kind) {
-		gone, err := g.carryOutIn(ctx, folder, s)
+		gone, replaced, err := g.carryOutIn(ctx, folder, s)
 		if err != nil {
 			return freed, rewritten, err
 		}
 		freed += gone
+		done = done && replaced
 		if s.Keep == nil {
-			if err := r.clearTableNotes(ctx, packName{folder, s.Pack}); err != nil {
+			if err := r.clearTableNotes(ctx, packName{folder, s.Pack}, g.checkClaim); err != nil {
 				return freed, false, err
 			}
 		}
 	}
-	// What is gone needs no mending.
-	for _, folder := range foldersOf(s.Kind) {
-		if s.Keep == nil {
-			break
-		}
-		// Where the older generation had to stay, so do the notes on its frames.
-		if covered, err := r.covers(ctx, folder, s); !covered || err != nil {
-			return freed, true, err
-		}
+	// Where an older generation had to stay, so do the notes on its frames.
+	if !done {
+		return freed, true, nil
 	}
-	return freed, s.Keep != nil, r.clearNotes(ctx, s.Kind, s.Pack, func(index uint32) bool { return !hasBit(s.Keep, index) })
+	// What is gone needs no mending.
+	dead := func(index uint32) bool { return !hasBit(s.Keep, index) }
+	return freed, s.Keep != nil, r.clearNotes(ctx, s.Kind, s.Pack, dead, g.checkClaim)
 }
 
-func (g *gc) carryOutIn(ctx context.Context, folder string, s sentence) (freed int64, err error) {
+// carryOutIn does so in one folder. replaced is false if an older generation
+// had to stay, since the newer one does not have all that is to be kept.
+func (g *gc) carryOutIn(ctx context.Context, folder string, s sentence) (freed int64, replaced bool, err error) {
 	r := g.repo
 	sizes := map[uint32]int64{}
 	err = r.backend.List(ctx, packPrefix(folder, s.Pack), func(key string, size int64) error {
@@ -112,32 +104,67 @@ func (g *gc) carryOutIn(ctx context.Context, folder string, s sentence) (freed i
 		return nil
 	})
 	if err != nil || len(sizes) == 0 {
-		return 0, err
+		return 0, s.Keep == nil, err
 	}
+	var newer *checkedPack
 	if s.Keep != nil {
 		written, err := r.rewrite(ctx, folder, s, sizes)
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		freed -= written
-		// Whoever wrote the newest generation: what is kept must be in it.
-		if covered, err := r.covers(ctx, folder, s); !covered || err != nil {
-			return freed, err
+		if newer, err = g.replacement(ctx, folder, s); newer == nil || err != nil {
+			return freed, false, err
 		}
 	}
 	for _, generation := range slices.Sorted(maps.Keys(sizes)) {
 		if generation > s.Generation {
 			break
 		}
-		if err := g.checkClaim(ctx); err != nil {
-			return freed, err
+		key := packKey(folder, s.Pack, generation)
+		if newer != nil {
+			if ok, err := g.replaces(ctx, newer, key, s.Keep); !ok || err != nil {
+				return freed, false, err
+			}
 		}
-		if err := r.backend.Delete(ctx, packKey(folder, s.Pack, generation)); err != nil {
-			return freed, err
+		if err := g.checkClaim(ctx); err != nil {
+			return freed, false, err
+		}
+		if err := r.backend.Delete(ctx, key); err != nil {
+			return freed, false, err
 		}
 		freed += sizes[generation]
 	}
-	return freed, nil
+	return freed, true, nil
+}
+
+// replacement reads the newest generation, if it is later than the sentence's:
+// whoever wrote it, what is kept must be in it. One that lacks anything is
+// noted for the next backup to mend; the older ones stay.
+func (g *gc) replacement(ctx context.Context, folder string, s sentence) (*checkedPack, error) {
+	r := g.repo
+	newest, c, err := r.checkNewest(ctx, s.Kind, folder, s.Pack)
+	if err != nil || newest <= s.Generation {
+		return nil, err
+	}
+	if c != nil && c.replaces(nil, s.Keep) {
+		return c, err
+	}
+	if err := g.checkClaim(ctx); err != nil {
+		return nil, err
+	}
+	o := PackObject{ID: s.Pack, Generation: newest, folder: uint8(slices.Index(packFolders[:], folder))}
+	return nil, r.noteTable(ctx, &o, fmt.Errorf("%w: it lacks frames that are to be kept", errBadPack))
+}
+
+// replaces reports whether a newer generation has what is kept of an older one.
+func (g *gc) replaces(ctx context.Context, newer *checkedPack, older string, keep []uint64) (bool, error) {
+	// Without the older table, the newer one's checksums must do.
+	_, entries, err := g.repo.readPackTable(ctx, older)
+	if err != nil && context.Cause(ctx) != nil {
+		return false, context.Cause(ctx)
+	}
+	return newer.replaces(entries, keep), nil
 }
 
 // dropNotes deletes the notes on packs that are gone and that no level reaches:
@@ -164,30 +191,11 @@ func (g *gc) dropNotes(ctx context.Context) error {
 		if len(left) > 0 {
 			continue
 		}
-		if err := g.repo.clearNotes(ctx, kinds[name], name.id, func(uint32) bool { return true }); err != nil {
+		if err := g.repo.clearNotes(ctx, kinds[name], name.id, func(uint32) bool { return true }, g.checkClaim); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// covers reports whether a generation later than the sentence's has every
-// frame that is to be kept.
-func (r *Repository) covers(ctx context.Context, folder string, s sentence) (bool, error) {
-	generations, err := r.listGenerations(ctx, folder, s.Pack)
-	if err != nil || len(generations) == 0 || generations[0] <= s.Generation {
-		return false, err
-	}
-	_, entries, err := r.readPackTable(ctx, packKey(folder, s.Pack, generations[0]))
-	if err != nil {
-		return false, context.Cause(ctx)
-	}
-	for i := range uint32(len(s.Keep) * 64) {
-		if hasBit(s.Keep, i) && (int(i) >= len(entries) || entries[i].Codec == Absent) {
-			return false, nil
-		}
-	}
-	return true, nil
 }
 
 // rewrite puts a pack's next generation with the entries that are kept, unless

@@ -72,7 +72,7 @@ func FuzzPack(f *testing.F) {
 		}
 		before := read()
 		if twin {
-			_, _ = r.levelRecords(ctx, id)
+			_, _, _ = r.levelRecords(ctx, id)
 			return
 		}
 		e, err := r.NewCoder(CompressZstd).Encode(chunks[1], refs[1].Sum)

@@ -44,20 +44,22 @@ type GCReport struct {
 	Waiting   []string `json:"waiting"`   // backups that it did not wait for any longer; the next gc goes on
 }
 
-// gc is one run of GC.
+// gc is one run that holds the gc's place: it collects, or recovers.
 type gc struct {
 	repo   *Repository
 	o      GCOptions
 	run    RunID
 	marker *marker
 
-	// adopted is an earlier gc that did not come to its verdict, or whose verdict
-	// is damaged: this one goes on with what that one condemned. A run of 0:
-	// there is none.
-	adopted adoption
+	// inherited is what earlier gcs condemned whose verdicts cannot be read.
+	inherited inheritance
 
 	tight bool // there is no room for more than a few objects
 	more  bool // than one round takes was there to be condemned
+
+	// condemning tells that something may be condemned in this run's name, so
+	// that it must be fenced if it ends without a verdict.
+	condemning bool
 
 	// postponed is why an earlier verdict could not be carried out to its end: no
 	// room to write packs anew. It stands, until there is.
@@ -68,8 +70,9 @@ type gc struct {
 	report GCReport
 }
 
-// round collects once, as a run of its own.
-func (g *gc) round(ctx context.Context) error {
+// hold runs work as the only run that collects or recovers. What it leaves in
+// work/ when it fails to end cleanly, the next one settles.
+func (g *gc) hold(ctx context.Context, work func(context.Context) (committed bool, err error)) error {
 	r, o := g.repo, g.o
 	now := r.clock()
 	g.run = r.newRun(now)
@@ -87,28 +90,44 @@ func (g *gc) round(ctx context.Context) error {
 			return o.Progress.moved.Load() + o.Progress.Nodes.Load() + o.Progress.Known.Load() + o.Progress.Executed.Load()
 		})
 	}()
-	committed, err := g.collect(ctx)
+	err := g.waitOthers(ctx)
+	committed := false
+	if err == nil {
+		committed, err = work(ctx)
+	}
 	stop()
 	<-done
-	cleanup := context.WithoutCancel(ctx)
-	switch {
-	case committed && err == nil:
-		err = errors.Join(r.dropGC(cleanup, g.run, true), r.tidy(cleanup))
-	case !committed:
-		// What is condemned is left to the next gc, and never committed by this one.
-		err = errors.Join(err, r.fenceGC(cleanup, g.run, g.run))
-	}
-	err = errors.Join(err, r.dropBeats(cleanup, g.run))
-	if committed && err != nil {
-		return err // the claim stays: a verdict is void without it
-	}
-	return errors.Join(err, r.backend.Delete(cleanup, gcKey("gc", g.run)))
+	return g.end(context.WithoutCancel(ctx), committed, err)
 }
+
+// end takes away what the run has in work/.
+func (g *gc) end(ctx context.Context, committed bool, err error) error {
+	r := g.repo
+	if committed && err != nil {
+		// The verdict, and so the claim, stay for the next gc, which goes on.
+		return errors.Join(err, r.dropBeats(ctx, g.run))
+	}
+	if !committed && g.condemning {
+		if fenceErr := r.fenceGC(ctx, g.run, g.run); fenceErr != nil {
+			return errors.Join(err, fenceErr)
+		}
+	}
+	var tidyErr error
+	if committed {
+		tidyErr = r.tidy(ctx, g.checkClaim)
+	}
+	return errors.Join(err, tidyErr, r.dropGC(ctx, g.run, committed, nil), r.dropBeats(ctx, g.run))
+}
+
+// round collects once, as a run of its own.
+func (g *gc) round(ctx context.Context) error { return g.hold(ctx, g.collect) }
 
 // collect does the work. committed tells that the verdict stands, so that the
 // next gc will execute what is left of it.
 func (g *gc) collect(ctx context.Context) (committed bool, err error) {
-	if err := g.settleOthers(ctx); err != nil {
+	// What an earlier version's verdict names may be a lost level's.
+	refuse := func(context.Context, []sentence) error { return g.repo.refuseLost(ctx) }
+	if err := g.settleOthers(ctx, refuse); err != nil {
 		return false, err
 	}
 	if err := g.repo.checkNumbers(ctx); err != nil {
@@ -151,10 +170,10 @@ func (g *gc) collect(ctx context.Context) (committed bool, err error) {
 		g.more = g.more || g.postponed != nil
 		err = g.dropNotes(ctx)
 	}
-	if err != nil || g.adopted.run == 0 {
+	if err != nil {
 		return true, err
 	}
-	return true, g.repo.dropGC(ctx, g.adopted.run, false)
+	return true, g.dropInherited(ctx)
 }
 
 // markAgain marks what has been committed since, and what has been removed
@@ -179,11 +198,8 @@ func (g *gc) counted() {
 }
 
 // condemn marks what is reached and condemns packs of which nothing is, or
-// little; or it goes on with what an earlier gc condemned.
+// little, and what it has inherited.
 func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, error) {
-	if g.adopted.run != 0 {
-		return g.adopted.condemned, g.adopted.waiting, nil
-	}
 	found, err := g.repo.listRoots(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -211,40 +227,50 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 		}
 		working[c.Run] = !over
 	}
-	var condemned []packName
-	for name, p := range s.all() {
-		if working[name.id.Run] {
-			continue // being written; its level will name it
-		}
-		if s.isLast(name) && g.marker.runs[name.id.Run] {
-			continue // it has the copy of a level's record
-		}
-		if g.tight && g.liveIn(name).count(name.id) > 0 {
-			continue // there is no room to write it anew
-		}
-		dead, err := g.mostlyDead(ctx, name, p)
-		if err != nil {
-			return nil, nil, err
-		}
-		if dead && len(condemned) >= g.most() {
-			g.more = true
-			break
-		}
-		if dead {
-			condemned = append(condemned, name)
-		}
+	if err := g.refuseLost(ctx, s, working); err != nil {
+		return nil, nil, err
 	}
+	condemned, err := g.choose(ctx, s, working)
+	if err != nil {
+		return nil, nil, err
+	}
+	g.condemning = true
 	if err := g.repo.putCondemned(ctx, g.run, condemned); err != nil {
 		return nil, nil, err
 	}
+	// Those who do not know what is condemned under this run's name are among
+	// these, whatever another's name has had before.
 	if w.Claims, err = g.repo.claims(ctx); err != nil {
 		return nil, nil, err
 	}
-	// From here on others may go on with it.
-	if err := g.checkClaim(ctx); err != nil {
-		return nil, nil, err
-	}
 	return condemned, w, g.repo.putObject(ctx, gcKey("waiting", g.run), "waiting", w)
+}
+
+// choose returns the packs to be condemned, in the order of the stock.
+func (g *gc) choose(ctx context.Context, s *stock, working map[RunID]bool) (condemned []packName, err error) {
+	full := false
+	for name, p := range s.all() {
+		switch {
+		case g.inherited.has(name):
+			condemned = append(condemned, name)
+			continue
+		case full,
+			working[name.id.Run],                         // being written; its level will name it
+			s.isLast(name) && g.marker.runs[name.id.Run], // it has the copy of a level's record
+			g.tight && g.liveIn(name).count(name.id) > 0: // there is no room to write it anew
+			continue
+		}
+		dead, err := g.mostlyDead(ctx, name, p)
+		if err != nil {
+			return nil, err
+		}
+		if dead && len(condemned) >= g.most() {
+			g.more, full = true, true
+		} else if dead {
+			condemned = append(condemned, name)
+		}
+	}
+	return condemned, nil
 }
 
 // liveIn returns what is marked of a pack.
@@ -275,30 +301,44 @@ func (g *gc) mostlyDead(ctx context.Context, name packName, p *stocked) (bool, e
 func (g *gc) judge(ctx context.Context, s *stock, condemned []packName, records []string) (*verdict, []sentence, error) {
 	var list []sentence
 	for _, name := range condemned {
-		// With a damaged verdict, all that it may have named must be named again.
-		if g.adopted.bad == nil && len(list) >= g.most() {
-			g.more = true
-			break
-		}
 		p := s.find(name)
 		if p == nil || s.isLast(name) && g.marker.runs[name.id.Run] {
-			continue // gone meanwhile, or a level's last one
+			continue // a level's last one
 		}
 		sn := sentence{Kind: kindOf(name.folder), Pack: name.id, Generation: p.newest}
-		if bitmap := g.liveIn(name).of(name.id); g.liveIn(name).count(name.id) > 0 {
-			dead, err := g.mostlyDead(ctx, name, p)
+		if live := g.liveIn(name).count(name.id); live > 0 {
+			dead, err := g.worthRewriting(ctx, name, p, live)
 			if err != nil {
 				return nil, nil, err
 			}
-			if !dead || g.tight && g.adopted.bad == nil {
+			if !dead {
 				continue
 			}
-			sn.Keep = bitmap
+			sn.Keep = g.liveIn(name).of(name.id)
 		}
 		list = append(list, sn)
 	}
 	g.o.Progress.Sentences.Store(int64(len(list)))
 	return &verdict{Run: g.run, Records: records}, list, nil
+}
+
+// worthRewriting reports whether a condemned pack of which something is reached
+// is to be written anew. What was inherited is as soon as any of it is dead: the
+// verdict that cannot be read may have named it.
+func (g *gc) worthRewriting(ctx context.Context, name packName, p *stocked, live int) (bool, error) {
+	if !g.inherited.has(name) {
+		if g.tight {
+			return false, nil
+		}
+		return g.mostlyDead(ctx, name, p)
+	}
+	g.o.Progress.moved.Add(1)
+	entries, err := g.repo.entriesOf(ctx, name, p.newest)
+	if errors.Is(err, errBadPack) || errors.Is(err, fs.ErrNotExist) {
+		g.inherited.unsettled = fmt.Errorf("pack %s cannot be read, and a gc's verdict that cannot be read either may have named it: %w", name.id, err)
+		return false, nil
+	}
+	return err == nil && live < entries, err
 }
 
 // putVerdict commits: first the parts, then the commit key.

@@ -15,7 +15,8 @@ import (
 //
 //	gc.<run>             the claim
 //	condemned.<run>.<i>  packs into which no run that begins now may make a new reference
-//	waiting.<run>        put when all of those are: which backups had begun before, which levels were removed
+//	waiting.<run>        put when all of those are: which backups had begun before, which levels were removed;
+//	                     it tells others for whom the gc waits, and nothing is decided by it
 //	verdict.<run>.<i>    what is to be deleted or written anew
 //	verdict.<run>        the commit key: all of those are there · or a tombstone
 func gcKey(what string, run RunID) string { return workPrefix + what + "." + run.String() }
@@ -113,14 +114,13 @@ func (c *condemned) has(id PackID) bool {
 	return c.packs[id] || c.unknown && id.Run != c.run
 }
 
-// condemnedPacks reads which data packs any gc has condemned. A run that began
-// before this may go on with what it knew; one that begins now may not.
-func (r *Repository) condemnedPacks(ctx context.Context, run RunID) (*condemned, error) {
+// eachCondemned calls fn for every pack that any gc has condemned, until ctx
+// ends. unknown tells that not all of the lists could be read.
+func (r *Repository) eachCondemned(ctx context.Context, fn func(packName)) (unknown bool, err error) {
 	keys, err := r.list(ctx, workPrefix+"condemned.")
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	c := &condemned{run: run, packs: map[PackID]bool{}}
 	for _, key := range keys {
 		var lists []packList
 		err := r.getObject(ctx, key, "condemned", &lists)
@@ -128,20 +128,32 @@ func (r *Repository) condemnedPacks(ctx context.Context, run RunID) (*condemned,
 		case errors.Is(err, fs.ErrNotExist):
 			continue // that gc is over
 		case errors.Is(err, errBadObject):
-			c.unknown = true
+			unknown = true
 		case err != nil:
-			return nil, fmt.Errorf("what is condemned must be known before a backup begins: %w", err)
+			return false, fmt.Errorf("read which packs a gc has condemned: %w", err)
 		}
 		for _, list := range lists {
-			if list.Kind != KindData {
-				continue
-			}
 			for run, seqs := range list.Packs {
 				for _, seq := range seqs {
-					c.packs[PackID{run, seq}] = true
+					fn(packName{foldersOf(list.Kind)[0], PackID{run, seq}})
 				}
 			}
 		}
+	}
+	return unknown, nil
+}
+
+// condemnedPacks reads which data packs any gc has condemned. A run that began
+// before this may go on with what it knew; one that begins now may not.
+func (r *Repository) condemnedPacks(ctx context.Context, run RunID) (c *condemned, err error) {
+	c = &condemned{run: run, packs: map[PackID]bool{}}
+	c.unknown, err = r.eachCondemned(ctx, func(name packName) {
+		if name.folder == dataPrefix {
+			c.packs[name.id] = true
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -233,21 +245,36 @@ func (r *Repository) sentences(ctx context.Context, run RunID) (*verdict, []sent
 
 // dropGC deletes what a gc has left in work/, but for its tombstone: that
 // keeps it from committing for ever. What it condemned goes last: while there
-// is a verdict, nothing may refer anew to what it names.
-func (r *Repository) dropGC(ctx context.Context, run RunID, verdictToo bool) error {
+// is a verdict, nothing may refer anew to what it names. mayDelete is asked
+// before anything of another run goes; nil for a run's own.
+func (r *Repository) dropGC(ctx context.Context, run RunID, verdictToo bool, mayDelete func(context.Context) error) error {
 	for _, what := range []string{"verdict", "gc", "waiting", "condemned"} {
 		keys, err := r.list(ctx, gcKey(what, run))
 		if err != nil {
 			return err
 		}
 		// The commit key sorts before its parts: without it they are nothing.
-		for _, key := range keys {
-			if key == gcKey("verdict", run) && !verdictToo {
-				continue
-			}
-			if err := r.backend.Delete(ctx, key); err != nil {
+		if what == "verdict" && !verdictToo {
+			keys = slices.DeleteFunc(keys, func(key string) bool { return key == gcKey(what, run) })
+		}
+		if err := r.deleteAll(ctx, keys, mayDelete); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteAll deletes objects in order. mayDelete, unless it is nil, is asked
+// before each.
+func (r *Repository) deleteAll(ctx context.Context, keys []string, mayDelete func(context.Context) error) error {
+	for _, key := range keys {
+		if mayDelete != nil {
+			if err := mayDelete(ctx); err != nil {
 				return err
 			}
+		}
+		if err := r.backend.Delete(ctx, key); err != nil {
+			return err
 		}
 	}
 	return nil

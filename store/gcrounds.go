@@ -58,8 +58,8 @@ func isFull(err error) bool {
 // Errors: *BusyError while another gc is at work. Where a level's record or
 // map cannot be read, nothing is condemned.
 func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
-	if r.readOnly != nil {
-		return GCReport{}, r.readOnly
+	if err := r.writable(ctx); err != nil {
+		return GCReport{}, err
 	}
 	if o.Progress == nil {
 		o.Progress = &GCProgress{}

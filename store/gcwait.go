@@ -10,31 +10,8 @@ import (
 	"time"
 )
 
-// settleOthers finishes what earlier gcs have left: a verdict is executed;
-// what was condemned without one is adopted. It fails with a *BusyError while
-// another gc lives.
-func (g *gc) settleOthers(ctx context.Context) error {
-	if err := g.waitOthers(ctx); err != nil {
-		return err
-	}
-	for _, what := range []string{"verdict", "waiting", "condemned"} {
-		runs, err := g.repo.gcRuns(ctx, what)
-		if err != nil {
-			return err
-		}
-		for _, run := range runs {
-			if run == g.run || run == g.adopted.run || slices.Contains(g.standing, run) {
-				continue
-			}
-			if err := g.settle(ctx, run); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// waitOthers fences gcs that are dead.
+// waitOthers fences gcs that are dead. It fails with a *BusyError while one
+// lives.
 func (g *gc) waitOthers(ctx context.Context) error {
 	runs, err := g.repo.gcRuns(ctx, "gc")
 	if err != nil {
@@ -53,7 +30,7 @@ func (g *gc) waitOthers(ctx context.Context) error {
 			return err
 		}
 		if err := g.repo.waitDead(ctx, &claim{Name: "gc", Run: run, Process: c.Process, Started: c.Started, Beat: c.Beat}); err != nil {
-			return err
+			return g.repo.explainBusy(ctx, run, err)
 		}
 		if err := g.repo.fenceGC(ctx, run, g.run); err != nil {
 			return err
@@ -62,31 +39,73 @@ func (g *gc) waitOthers(ctx context.Context) error {
 	return nil
 }
 
+// explainBusy adds to the error of a gc that lives for which backups it waits.
+func (r *Repository) explainBusy(ctx context.Context, run RunID, err error) error {
+	var busy *BusyError
+	var w gcWaiting
+	if errors.As(err, &busy) && r.getObject(ctx, gcKey("waiting", run), "waiting", &w) == nil && len(w.Claims) > 0 {
+		busy.Who += fmt.Sprintf("; it had to wait for %s", w.Claims[0].Name)
+		if n := len(w.Claims) - 1; n > 0 {
+			busy.Who += fmt.Sprintf(" and %d more", n)
+		}
+	}
+	return err
+}
+
+// settleOthers finishes what earlier gcs have left. They are fenced. A verdict
+// is executed, after allow has agreed to it; what was condemned without one is
+// nothing any more, and goes. What was condemned for a verdict that cannot be
+// read is inherited.
+func (g *gc) settleOthers(ctx context.Context, allow func(context.Context, []sentence) error) error {
+	for _, what := range []string{"verdict", "waiting", "condemned"} {
+		runs, err := g.repo.gcRuns(ctx, what)
+		if err != nil {
+			return err
+		}
+		for _, run := range runs {
+			if run == g.run || slices.Contains(g.standing, run) || slices.Contains(g.inherited.runs, run) {
+				continue
+			}
+			if err := g.settle(ctx, run, allow); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // settle ends one earlier gc. A verdict counts only while its gc's claim
 // stands, which goes after it: without, it came from a gc that lived through an
 // older copy of the repository being put back, and is not about this one.
-func (g *gc) settle(ctx context.Context, run RunID) error {
+func (g *gc) settle(ctx context.Context, run RunID, allow func(context.Context, []sentence) error) error {
+	// One that came later lives, and has taken this one for dead.
+	if err := g.checkClaim(ctx); err != nil {
+		return err
+	}
 	if err := g.repo.fenceGC(ctx, run, g.run); err != nil {
 		return err
 	}
 	v, list, err := g.repo.sentences(ctx, run)
 	switch {
 	case errors.Is(err, errBadObject):
-		return g.adopt(ctx, run, err)
+		return g.inherit(ctx, run)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil // it has been executed, and is being dropped
 	case err != nil:
 		return err
 	}
 	if v == nil {
-		return g.adopt(ctx, run, nil)
+		return g.repo.dropGC(ctx, run, false, g.checkClaim)
 	}
 	claimed, err := g.repo.stands(ctx, gcKey("gc", run))
 	if err != nil {
 		return err
 	}
 	if claimed {
-		err := g.execute(ctx, v, list)
+		err := allow(ctx, list)
+		if err == nil {
+			err = g.execute(ctx, v, list)
+		}
 		if isFull(err) {
 			g.postponed, g.standing = err, append(g.standing, run)
 			return nil
@@ -95,44 +114,7 @@ func (g *gc) settle(ctx context.Context, run RunID) error {
 			return err
 		}
 	}
-	return g.repo.dropGC(ctx, run, true)
-}
-
-// adoption is what one gc takes over from another.
-type adoption struct {
-	run       RunID
-	bad       error // why its verdict cannot be read; nil: it has none
-	condemned []packName
-	waiting   *gcWaiting
-}
-
-// adopt goes on with what an earlier gc had condemned, or drops it: one is
-// enough, and without a verdict nothing depends on it. With a damaged verdict
-// something does: its executor may be about to delete a pack, into which no
-// new reference may come until a later verdict has named it too.
-func (g *gc) adopt(ctx context.Context, run RunID, bad error) error {
-	if bad == nil && g.adopted.run != 0 {
-		return g.repo.dropGC(ctx, run, false)
-	}
-	a := adoption{run: run, bad: bad, waiting: &gcWaiting{}}
-	err := g.repo.getObject(ctx, gcKey("waiting", run), "waiting", a.waiting)
-	if err == nil {
-		a.condemned, err = g.repo.condemnedBy(ctx, run)
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist), bad == nil && errors.Is(err, errBadObject):
-		return g.repo.dropGC(ctx, run, false)
-	case err != nil:
-		return errors.Join(bad, err)
-	case g.adopted.bad != nil:
-		return errors.Join(g.adopted.bad, bad)
-	case g.adopted.run != 0:
-		if err := g.repo.dropGC(ctx, g.adopted.run, false); err != nil {
-			return err
-		}
-	}
-	g.adopted = a
-	return nil
+	return g.repo.dropGC(ctx, run, true, g.checkClaim)
 }
 
 // wait returns once every backup of a list is over, having fenced those that
@@ -235,7 +217,7 @@ func (g *gc) fenceClaim(ctx context.Context, c *claim) (bool, error) {
 
 // tidy deletes what dead runs have left: halves of objects, claims that are
 // decided, and beats of runs that have neither a claim nor a gc.
-func (r *Repository) tidy(ctx context.Context) error {
+func (r *Repository) tidy(ctx context.Context, mayDelete func(context.Context) error) error {
 	if s, ok := r.backend.(Sweeper); ok {
 		if _, err := s.Sweep(ctx, 0); err != nil {
 			return err
@@ -268,18 +250,14 @@ func (r *Repository) tidy(ctx context.Context) error {
 		}
 		if !over {
 			working = append(working, c.Run)
-		} else if err := r.backend.Delete(ctx, key); err != nil {
+		} else if err := r.deleteAll(ctx, []string{key}, mayDelete); err != nil {
 			return err
 		}
 	}
-	for _, key := range beats {
+	beats = slices.DeleteFunc(beats, func(key string) bool {
 		name, _, _ := strings.Cut(strings.TrimPrefix(key, workPrefix+"beat."), ".")
-		if run, err := ParseRunID(name); err != nil || slices.Contains(working, run) {
-			continue
-		}
-		if err := r.backend.Delete(ctx, key); err != nil {
-			return err
-		}
-	}
-	return nil
+		run, err := ParseRunID(name)
+		return err != nil || slices.Contains(working, run)
+	})
+	return r.deleteAll(ctx, beats, mayDelete)
 }

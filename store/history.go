@@ -231,8 +231,8 @@ func (r *Repository) Names(ctx context.Context) ([]Name, error) {
 // Remove takes levels of a name away from every reader, for good. Numbers
 // that are no levels are an error before anything is removed.
 func (r *Repository) Remove(ctx context.Context, name Name, numbers []LevelNumber) error {
-	if r.readOnly != nil {
-		return r.readOnly
+	if err := r.writable(ctx); err != nil {
+		return err
 	}
 	h, err := r.History(ctx, name)
 	if err != nil {

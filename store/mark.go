@@ -81,42 +81,6 @@ func set(keys []string) map[string]bool {
 	return s
 }
 
-// checkNumbers refuses a repository in which a number that was used is without
-// any trace: a level's record may have been lost, and its chunks must not go.
-func (r *Repository) checkNumbers(ctx context.Context) error {
-	keys, err := r.list(ctx, levelsPrefix)
-	if err != nil {
-		return err
-	}
-	used := map[Name]map[LevelNumber]bool{}
-	for _, key := range keys {
-		name, n, _, err := parseLevelKey(key)
-		if err != nil {
-			continue
-		}
-		if used[name] == nil {
-			used[name] = map[LevelNumber]bool{}
-		}
-		used[name][n] = true
-	}
-	for name, numbers := range used {
-		for n := LevelNumber(1); int(n) <= len(numbers); n++ {
-			if numbers[n] {
-				continue
-			}
-			// It may have come while the others were listed.
-			there, err := r.decided(ctx, name, n)
-			if err != nil {
-				return err
-			}
-			if !there {
-				return fmt.Errorf("%s level %s: neither a record nor its removal is there; it may have been lost, so nothing is collected", name, n)
-			}
-		}
-	}
-	return nil
-}
-
 // mark marks what levels reach that are not in excluded. A record or a node
 // that cannot be read is an error: without it, nothing may be condemned.
 func (m *marker) mark(ctx context.Context, levels []string, excluded map[string]bool) error {

@@ -23,8 +23,8 @@ func differsPrefix(name Name) string { return marksPrefix + "differs." + name.es
 // MarkDiffers notes that a deep scrub found a source of this name to differ.
 // Levels that exist now are never again trusted as the base of a diff.
 func (r *Repository) MarkDiffers(ctx context.Context, name Name) error {
-	if r.readOnly != nil {
-		return r.readOnly
+	if err := r.writable(ctx); err != nil {
+		return err
 	}
 	last, err := r.lastNumber(ctx, name)
 	if err != nil {
@@ -62,8 +62,8 @@ func protectedPrefix(name Name) string { return marksPrefix + "protected." + nam
 
 // Protect keeps a level from being removed. Protecting it twice is no error.
 func (r *Repository) Protect(ctx context.Context, name Name, n LevelNumber) error {
-	if r.readOnly != nil {
-		return r.readOnly
+	if err := r.writable(ctx); err != nil {
+		return err
 	}
 	h, err := r.History(ctx, name)
 	if err != nil {
@@ -82,8 +82,8 @@ func (r *Repository) Protect(ctx context.Context, name Name, n LevelNumber) erro
 
 // Unprotect undoes Protect. It is no error if the level was not protected.
 func (r *Repository) Unprotect(ctx context.Context, name Name, n LevelNumber) error {
-	if r.readOnly != nil {
-		return r.readOnly
+	if err := r.writable(ctx); err != nil {
+		return err
 	}
 	return r.backend.Delete(ctx, protectedPrefix(name)+n.String())
 }

@@ -93,7 +93,11 @@ func (m *mender) flushMaps(ctx context.Context, d *Damage) error {
 		refs := packs[id]
 		var written int64
 		for _, folder := range foldersOf(KindMap) {
-			if has(m.repo.soundTable(ctx, folder, id), refs) {
+			sound, err := m.repo.soundTable(ctx, KindMap, folder, id)
+			if err != nil {
+				return fmt.Errorf("look at map pack %s: %w", id, err)
+			}
+			if has(sound, refs) {
 				continue
 			}
 			n, _, err := m.repo.mendPack(ctx, KindMap, folder, id, nil, m.mayDelete)
@@ -114,7 +118,7 @@ func (m *mender) flushMaps(ctx context.Context, d *Damage) error {
 			m.stored += written
 			m.mended += int64(len(refs) - len(bad))
 		}
-		if err := m.repo.clearNotes(ctx, KindMap, id, func(index uint32) bool { return !bad[index] }); err != nil {
+		if err := m.repo.clearNotes(ctx, KindMap, id, func(index uint32) bool { return !bad[index] }, m.mayDelete); err != nil {
 			return err
 		}
 	}
@@ -139,31 +143,13 @@ func has(table []entry, refs []Ref) bool {
 }
 
 // soundTable returns the table of a pack's newest generation if every frame of
-// it can be read, or else nil.
-func (r *Repository) soundTable(ctx context.Context, folder string, id PackID) []entry {
-	generations, err := r.listGenerations(ctx, folder, id)
-	if err != nil || len(generations) == 0 {
-		return nil
+// it decodes to its checksum, or else nil.
+func (r *Repository) soundTable(ctx context.Context, kind Kind, folder string, id PackID) ([]entry, error) {
+	_, c, err := r.checkNewest(ctx, kind, folder, id)
+	if c == nil || err != nil || !c.sound() {
+		return nil, err
 	}
-	key := packKey(folder, id, generations[0])
-	h, entries, err := r.readPackTable(ctx, key)
-	if err != nil {
-		return nil
-	}
-	p, err := r.readReadable(ctx, key)
-	if err != nil || int64(len(p)) != h.Length {
-		return nil
-	}
-	for i := range entries {
-		e := &entries[i]
-		if e.Codec == Absent {
-			continue
-		}
-		if _, err := checkFrame(p[e.Offset:], uint32(i), e, maxRawOf(h.Kind, h.ChunkSize)); err != nil {
-			return nil
-		}
-	}
-	return entries
+	return c.entries, nil
 }
 
 // mendPack writes a pack anew as its next generation: good frames in place of
@@ -191,7 +177,11 @@ func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id 
 		if err != nil || !b.hasFrames() {
 			return 0, false, err
 		}
-		if has(r.soundTable(ctx, folder, id), b.refs()) {
+		sound, err := r.soundTable(ctx, kind, folder, id)
+		if err != nil {
+			return 0, false, err
+		}
+		if has(sound, b.refs()) {
 			next-- // what was noted can be read again, or another run has mended it
 		} else {
 			parts := b.seal(kind, r, next)
@@ -208,25 +198,29 @@ func (r *Repository) mendPack(ctx context.Context, kind Kind, folder string, id 
 		if err := r.noteAbsent(ctx, kind, b, tables); err != nil {
 			return stored, false, err
 		}
-		complete = true
+		newest, newer, err := r.checkNewest(ctx, kind, folder, id)
+		if err != nil {
+			return stored, false, err
+		}
+		complete = newer != nil
 		for _, g := range generations {
-			if g == next {
+			if g >= min(next, newest) {
 				continue
 			}
 			key := packKey(folder, id, g)
-			if !b.covers(tables[key]) {
+			if newer == nil || !newer.replaces(tables[key], nil) {
 				complete = false
 				continue
 			}
-			if err := mayDelete(ctx); err != nil {
-				return 0, false, err
-			}
-			if err := r.backend.Delete(ctx, key); err != nil {
+			if err := r.deleteAll(ctx, []string{key}, mayDelete); err != nil {
 				return 0, false, err
 			}
 		}
-		whole := func(index uint32) bool { _, ok := good[index]; return ok }
-		return stored, complete, r.clearNotes(ctx, kind, id, whole)
+		whole := func(index uint32) bool {
+			_, ok := good[index]
+			return ok && newer != nil && newer.has(index, good[index].Sum)
+		}
+		return stored, complete, r.clearNotes(ctx, kind, id, whole, mayDelete)
 	}
 }
 
@@ -281,20 +275,6 @@ func (b *packBuilder) refs() (refs []Ref) {
 		}
 	}
 	return refs
-}
-
-// covers reports whether a pack has every frame that a table tells of. Of a
-// table that could not be read, which is nil, nobody knows.
-func (b *packBuilder) covers(table []entry) bool {
-	for i := range table {
-		if table[i].Codec == Absent {
-			continue
-		}
-		if i >= len(b.entries) || b.entries[i].Codec == Absent || b.entries[i].Sum != table[i].Sum {
-			return false
-		}
-	}
-	return table != nil
 }
 
 // rebuild collects a pack's frames from all that is left of it: the objects of
@@ -373,19 +353,14 @@ func (r *Repository) pick(frames []foundFrame, sum Checksum) (Encoded, FrameType
 }
 
 // clearNotes deletes the notes on frames that are whole again.
-func (r *Repository) clearNotes(ctx context.Context, kind Kind, id PackID, whole func(index uint32) bool) error {
+func (r *Repository) clearNotes(ctx context.Context, kind Kind, id PackID, whole func(index uint32) bool, mayDelete func(context.Context) error) error {
 	keys, err := r.list(ctx, damagePrefix(kind, id))
 	if err != nil {
 		return err
 	}
-	for _, key := range keys {
+	keys = slices.DeleteFunc(keys, func(key string) bool {
 		index, err := strconv.ParseUint(key[strings.LastIndexByte(key, '.')+1:], 10, 32)
-		if err != nil || !whole(uint32(index)) {
-			continue
-		}
-		if err := r.backend.Delete(ctx, key); err != nil {
-			return err
-		}
-	}
-	return nil
+		return err != nil || !whole(uint32(index))
+	})
+	return r.deleteAll(ctx, keys, mayDelete)
 }

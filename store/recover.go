@@ -8,132 +8,262 @@ import (
 	"slices"
 )
 
-// Recovered is a level whose record was made anew.
+// Recovered is a level whose record was put back.
 type Recovered struct {
-	Name   Name        `json:"name"`
-	Number LevelNumber `json:"number"`
-	Run    RunID       `json:"run"`
+	Name    Name        `json:"name"`
+	Number  LevelNumber `json:"number"`
+	Run     RunID       `json:"run"`
+	Damaged int64       `json:"damaged,omitempty"` // chunks and map nodes that it needs and that cannot be had
+
+	// Absent are lower numbers of a name that was lost as a whole, of which no copy
+	// is left either: those of levels that had been removed. They have tombstones
+	// now.
+	Absent []LevelNumber `json:"absent,omitempty"`
 }
 
-// Recover makes lost records of levels anew, from the copies that lie in the
+// UnrecoverableError tells of traces of levels of which no copy can be read.
+type UnrecoverableError struct{ Lost *LostError }
+
+func (e *UnrecoverableError) Error() string {
+	if len(e.Lost.Levels) == 0 {
+		return e.Lost.Error()
+	}
+	s := fmt.Sprintf("%s is lost: neither its record nor a copy of it can be read", e.Lost.Levels[0])
+	if n := len(e.Lost.Levels) - 1; n > 0 {
+		s += fmt.Sprintf("; so are %d more", n)
+	}
+	return s
+}
+
+func (e *UnrecoverableError) Unwrap() error { return e.Lost.Unreadable }
+
+// Recover puts lost records of levels back, from the copies that lie in the
 // last map packs of their runs. It never brings back a level that was removed,
 // nor one that did not commit: a run that is fenced loses its map packs, and
-// one that is under way has a claim. Map packs that cannot be read are passed
-// over and joined in the error.
+// one that is under way has a claim.
+//
+// Invariant: nothing that a level needs is collected after it was put back. A
+// recovery is a run that holds the gc's place, so no gc begins beside it; the
+// verdicts of earlier ones are carried out before any record is put back, and
+// of what they or damaged verdicts name, the packs that a lost level needs get
+// a new generation first, which no verdict is about. It claims each number it
+// puts back. While such a claim stands undecided, gcs collect nothing, so a
+// recovery that sleeps and wakes up finds all that it had seen.
+//
+// Errors: *BusyError while a gc is at work; *UnrecoverableError, with what was
+// recovered, if something is lost for good.
 func (r *Repository) Recover(ctx context.Context) (recovered []Recovered, err error) {
-	if r.readOnly != nil {
-		return nil, r.readOnly
-	}
-	open, err := r.claims(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s, err := r.stock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var bad []error
-	for name := range s.all() {
-		if name.folder == dataPrefix {
-			continue
-		}
-		records, err := r.levelRecords(ctx, name.id)
-		if err != nil {
-			if context.Cause(ctx) != nil {
-				return recovered, context.Cause(ctx)
-			}
-			bad = append(bad, err)
-		}
-		for _, record := range records {
-			l, err := r.recoverRecord(ctx, record, open)
-			if err != nil {
-				return recovered, err
-			}
-			if l != nil {
-				recovered = append(recovered, Recovered{l.Name, l.Number, l.Run})
-			}
-		}
-	}
-	return recovered, errors.Join(bad...)
+	err = r.asRecovery(ctx, func(ctx context.Context, v *recovery) error {
+		recovered, err = v.run(ctx)
+		return err
+	})
+	return recovered, err
 }
 
-// recoverRecord puts a record back where nothing stands. It returns nil where
-// something does, or where its run has not ended.
-func (r *Repository) recoverRecord(ctx context.Context, record []byte, open []claim) (*Level, error) {
-	var l Level
-	if err := decodeObject(record, "level", &l); err != nil {
-		return nil, nil // a frame with its CRC and a bad record was written so: not by backy
-	}
-	if slices.ContainsFunc(open, func(c claim) bool { return c.Name == l.Name && c.Number == l.Number }) {
-		return nil, nil
-	}
-	decided, err := r.decided(ctx, l.Name, l.Number)
-	if decided || err != nil {
-		return nil, err
-	}
-	err = r.put(ctx, levelKey(l.Name, l.Number), record)
-	if errors.Is(err, fs.ErrExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("recover %s level %s: %w", l.Name, l.Number, err)
-	}
-	return &l, nil
-}
-
-// levelRecords returns the level records in a map pack, from whichever copy
-// has them.
-func (r *Repository) levelRecords(ctx context.Context, id PackID) (records [][]byte, err error) {
-	var keys []string
-	for _, folder := range foldersOf(KindMap) {
-		generations, listErr := r.listGenerations(ctx, folder, id)
-		if listErr != nil {
-			return nil, listErr
+// Abandon gives up what Recover cannot bring back, so that gcs may collect
+// again: its numbers get tombstones. Errors: *BusyError while a gc is at work.
+func (r *Repository) Abandon(ctx context.Context) (given []LostLevel, err error) {
+	err = r.asRecovery(ctx, func(ctx context.Context, v *recovery) error {
+		left, err := r.LostLevels(ctx, nil)
+		if err == nil && left != nil {
+			given, err = v.abandon(ctx, left)
 		}
-		for _, g := range generations {
-			keys = append(keys, packKey(folder, id, g))
-		}
-	}
-	coder := newCoder(maxMetaRaw, CompressZstd)
-	for _, key := range keys {
-		_, entries, tableErr := r.readPackTable(ctx, key)
-		if tableErr == nil && !slices.ContainsFunc(entries, func(e entry) bool { return e.Type == FrameLevel }) {
-			continue
-		}
-		p, readErr := r.readReadable(ctx, key)
-		if readErr != nil {
-			return records, readErr
-		}
-		for _, frames := range scanFrames(p, maxMetaRaw) {
-			for _, f := range frames {
-				if f.entry.Type != FrameLevel {
-					continue
-				}
-				record, decodeErr := coder.Decode(nil, Encoded{Raw: f.entry.Raw, Codec: f.entry.Codec, Stored: f.stored})
-				if decodeErr != nil {
-					err = errors.Join(err, fmt.Errorf("%s: level record: %w", key, decodeErr))
-					continue
-				}
-				records = append(records, record)
-			}
-		}
-	}
-	return records, err
-}
-
-// discardMaps deletes the map packs of a run that is fenced: nothing refers to
-// them, and a level record among them must never be taken for a level's.
-func (r *Repository) discardMaps(ctx context.Context, run RunID) error {
-	for _, folder := range foldersOf(KindMap) {
-		keys, err := r.list(ctx, folder+run.String()+"/")
 		if err != nil {
 			return err
 		}
-		for _, key := range keys {
-			if err := r.backend.Delete(ctx, key); err != nil {
-				return err
-			}
+		return r.dropRecoverClaims(ctx, v.gc.checkClaim)
+	})
+	return given, err
+}
+
+// asRecovery runs work as a run that holds the gc's place.
+func (r *Repository) asRecovery(ctx context.Context, work func(context.Context, *recovery) error) error {
+	if err := r.writable(ctx); err != nil {
+		return err
+	}
+	v := &recovery{&gc{repo: r, o: GCOptions{Beat: defaultBeat, Progress: &GCProgress{}}}}
+	return v.gc.hold(ctx, func(ctx context.Context) (bool, error) { return false, work(ctx, v) })
+}
+
+// recovery is one run of Recover.
+type recovery struct{ gc *gc }
+
+func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
+	r := v.gc.repo
+	lost, err := v.lost(ctx)
+	if err != nil {
+		return nil, err
+	}
+	used, err := r.UsedNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range lost {
+		if err := v.claim(ctx, &lost[i]); err != nil {
+			return nil, err
 		}
 	}
+	if err := v.rescue(ctx, lost); err != nil {
+		return nil, err
+	}
+	allow := func(context.Context, []sentence) error { return nil }
+	if err := v.gc.settleOthers(ctx, allow); err != nil {
+		return nil, err
+	}
+	for i := range lost {
+		l, err := v.putBack(ctx, &lost[i])
+		if err != nil {
+			return recovered, fmt.Errorf("recover %s: %w", lost[i].LostLevel, err)
+		}
+		if l != nil {
+			recovered = append(recovered, *l)
+		}
+	}
+	if err := r.dropRecoverClaims(ctx, v.gc.checkClaim); err != nil {
+		return recovered, err
+	}
+	left, err := r.LostLevels(ctx, nil)
+	if err == nil && left != nil {
+		err = v.fillGaps(ctx, left, recovered, used)
+	}
+	if err == nil && left != nil && len(left.Levels)+len(left.runs) > 0 {
+		err = &UnrecoverableError{left}
+	}
+	return recovered, err
+}
+
+// fillGaps puts tombstones at the numbers below recovered ones of names that
+// were lost as a whole, and takes them from what is left. While a map pack of a
+// run that nothing names cannot be read, any of them may be a level.
+func (v *recovery) fillGaps(ctx context.Context, left *LostError, recovered []Recovered, used []Name) error {
+	if len(left.runs) > 0 {
+		return nil
+	}
+	for i := range recovered {
+		l := &recovered[i]
+		if slices.Contains(used, l.Name) {
+			continue
+		}
+		var gaps, others []LostLevel
+		for _, gap := range left.Levels {
+			if gap.Name == l.Name && gap.Run == 0 && gap.Number < l.Number {
+				gaps = append(gaps, gap)
+			} else {
+				others = append(others, gap)
+			}
+		}
+		if _, err := v.abandon(ctx, &LostError{Levels: gaps}); err != nil {
+			return err
+		}
+		for _, gap := range gaps {
+			l.Absent = append(l.Absent, gap.Number)
+		}
+		left.Levels = others
+	}
 	return nil
+}
+
+// lost finds the records that can be put back, in the order of names and
+// numbers.
+func (v *recovery) lost(ctx context.Context) ([]lostRecord, error) {
+	r := v.gc.repo
+	s, err := r.mapStock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := r.endedRuns(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lost, _, err := r.lostRecords(ctx, s, func(run RunID) bool { return ended[run] })
+	slices.SortFunc(lost, func(a, b lostRecord) int { return compareLost(a.LostLevel, b.LostLevel) })
+	return lost, err
+}
+
+// abandon puts tombstones for what cannot be recovered.
+func (v *recovery) abandon(ctx context.Context, left *LostError) (given []LostLevel, err error) {
+	r := v.gc.repo
+	for _, l := range left.Levels {
+		if err := v.gc.checkClaim(ctx); err != nil {
+			return given, err
+		}
+		if err := r.fence(ctx, l.Name, l.Number, 0, v.gc.run); err != nil {
+			return given, fmt.Errorf("give up %s: %w", l, err)
+		}
+		given = append(given, l)
+	}
+	for _, run := range left.runs {
+		if err := v.gc.checkClaim(ctx); err != nil {
+			return given, err
+		}
+		if err := r.abandon(ctx, run, v.gc.run); err != nil {
+			return given, fmt.Errorf("give up run %s: %w", run, err)
+		}
+	}
+	return given, nil
+}
+
+// putBack puts one record back, having noted what its level needs and cannot be
+// had. It returns nil where a backup, or another recovery, has that number
+// meanwhile.
+func (v *recovery) putBack(ctx context.Context, lost *lostRecord) (*Recovered, error) {
+	r := v.gc.repo
+	var l Level
+	if err := decodeObject(lost.record, "level", &l); err != nil {
+		return nil, err
+	}
+	missing, err := v.missing(ctx, &l)
+	if err != nil {
+		return nil, err
+	}
+	for _, bad := range missing {
+		if err := v.gc.checkClaim(ctx); err != nil {
+			return nil, err
+		}
+		if err := r.NoteDamage(ctx, &l, bad); err != nil {
+			return nil, err
+		}
+	}
+	if err := v.gc.checkClaim(ctx); err != nil {
+		return nil, err
+	}
+	err = r.put(ctx, levelKey(l.Name, l.Number), lost.record)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return &Recovered{Name: l.Name, Number: l.Number, Run: l.Run, Damaged: int64(len(missing))}, nil
+}
+
+// missing finds what a level needs and cannot be had: nodes are read, of chunks
+// the tables of their packs, and those that these do not have.
+func (v *recovery) missing(ctx context.Context, l *Level) (list []*ChunkError, err error) {
+	r := v.gc.repo
+	tables := tableCache{repo: r}
+	note := func(_ int, _ []byte, err error) error {
+		var bad *ChunkError
+		if errors.As(err, &bad) {
+			list = append(list, bad)
+		}
+		return nil
+	}
+	err = v.reach(ctx, l, func(kind Kind, ref Ref) error {
+		v.gc.o.Progress.moved.Add(1)
+		if kind == KindMap {
+			return nil // its reading shows
+		}
+		sums, err := tables.sums(ctx, ref.Pack)
+		if err != nil {
+			return err
+		}
+		if int(ref.Index) < len(sums) && sums[ref.Index] == ref.Sum {
+			return nil
+		}
+		return r.Fetch(ctx, kind, []Ref{ref}, note)
+	}, func(ref Ref) {
+		list = append(list, &ChunkError{Kind: KindMap, Ref: ref, Cause: fmt.Errorf("%w: no copy of it can be read", errBadPack)})
+	})
+	return list, err
 }

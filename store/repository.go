@@ -72,6 +72,9 @@ type Repository struct {
 
 	salvaging sync.Mutex
 
+	probing sync.Mutex
+	probed  bool // the store refuses to create an object twice
+
 	mu          sync.Mutex
 	generations map[packName]uint32
 	suspects    map[Ref]bool // see suspect
@@ -134,7 +137,7 @@ func probe(ctx context.Context, b Backend) error {
 		return deleteErr
 	}
 	if err == nil {
-		return errors.New("the store lets an object be created twice: it cannot hold a repository")
+		return errOverwrites
 	}
 	if !errors.Is(err, fs.ErrExist) {
 		return err

@@ -70,8 +70,11 @@ func (r *Repository) readReadable(ctx context.Context, key string) ([]byte, erro
 		}
 		return nil
 	})
-	if err != nil || context.Cause(ctx) != nil {
-		return nil, context.Cause(ctx)
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, err
 	}
 	p := make([]byte, size)
 	for off := 0; off < len(p); off += piece {

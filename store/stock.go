@@ -74,8 +74,17 @@ func comparePackNames(a, b packName) int {
 // stock lists the packs. It is listed before anything is marked: packs that
 // come later are not in it and so not condemned.
 func (r *Repository) stock(ctx context.Context) (*stock, error) {
+	return r.stockOf(ctx, packFolders[:])
+}
+
+// mapStock lists the map packs alone.
+func (r *Repository) mapStock(ctx context.Context) (*stock, error) {
+	return r.stockOf(ctx, foldersOf(KindMap))
+}
+
+func (r *Repository) stockOf(ctx context.Context, folders []string) (*stock, error) {
 	s := &stock{last: map[RunID]uint32{}}
-	for _, folder := range packFolders {
+	for _, folder := range folders {
 		list := &s.data
 		if folder != dataPrefix {
 			list = &s.maps

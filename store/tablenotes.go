@@ -75,38 +75,28 @@ func (m *mender) flushTables(ctx context.Context, d *Damage, condemned *condemne
 		if err != nil {
 			return err
 		}
-		if len(keys) > 0 && !m.repo.hasTable(ctx, name) {
-			continue
+		if len(keys) > 0 {
+			sound, err := m.repo.soundTable(ctx, kind, name.folder, name.id)
+			if err != nil {
+				return err
+			}
+			if sound == nil {
+				continue
+			}
 		}
-		if err := m.repo.clearTableNotes(ctx, name); err != nil {
+		if err := m.repo.clearTableNotes(ctx, name, m.mayDelete); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *Repository) clearTableNotes(ctx context.Context, name packName) error {
+func (r *Repository) clearTableNotes(ctx context.Context, name packName, mayDelete func(context.Context) error) error {
 	keys, err := r.list(ctx, tableNotePrefix(name))
 	if err != nil {
 		return err
 	}
-	for _, key := range keys {
-		if err := r.backend.Delete(ctx, key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// hasTable reports whether the newest generation of a pack has a table that can
-// be read.
-func (r *Repository) hasTable(ctx context.Context, name packName) bool {
-	generations, err := r.listGenerations(ctx, name.folder, name.id)
-	if err != nil || len(generations) == 0 {
-		return false
-	}
-	_, _, err = r.readPackTable(ctx, packKey(name.folder, name.id, generations[0]))
-	return err == nil
+	return r.deleteAll(ctx, keys, mayDelete)
 }
 
 // NoteMissing notes copies of map packs that are missing while their twins are

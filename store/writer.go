@@ -295,8 +295,9 @@ func (w *Writer) Abort(ctx context.Context) error {
 	w.beating.Wait()
 	if errors.Is(w.checkClaim(ctx), ErrFenced) {
 		// The number is decided; or it is not this run's any more, and a tombstone
-		// might leave a gap behind the numbers that there are now.
-		return w.repo.dropBeats(ctx, w.ID)
+		// might leave a gap behind the numbers that there are now. A copy of its
+		// record would look like a level that was lost.
+		return errors.Join(w.repo.discardMaps(ctx, w.ID), w.repo.dropBeats(ctx, w.ID))
 	}
 	if err := w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID); err != nil {
 		return err // the claim stays: the next run finds this one gone and fences it
