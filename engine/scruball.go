@@ -45,6 +45,7 @@ type ScrubAllReport struct {
 	Bytes   int64               // read of packs
 	Damaged []LevelDamage       // levels of which something is bad
 	Bad     []store.ObjectError // other objects that are bad
+	Lost    *store.LostError    // levels whose records are lost; nil: none
 	Copies  int64               // bad copies of map nodes whose twins are good
 	Tables  int64               // packs to be written anew: with a bad table, a missing copy, or a chunk that an older generation still has
 	Unused  int64               // bad chunks that no level needs
@@ -55,10 +56,21 @@ type ScrubAllReport struct {
 // DamagedRepositoryError tells that a scrub of all found damage.
 type DamagedRepositoryError struct{ Report *ScrubAllReport }
 
+// Unwrap gives access to what is lost.
+func (e *DamagedRepositoryError) Unwrap() error {
+	if e.Report.Lost == nil {
+		return nil
+	}
+	return e.Report.Lost
+}
+
 func (e *DamagedRepositoryError) Error() string {
 	r := e.Report
 	if len(r.Damaged) > 0 {
 		return fmt.Sprintf("damaged: something of %d of %d levels cannot be read", len(r.Damaged), r.Levels)
+	}
+	if r.Lost != nil {
+		return fmt.Sprintf("damaged: %v", r.Lost)
 	}
 	if len(r.Bad) > 0 {
 		return fmt.Sprintf("damaged: %d objects fail their checksums", len(r.Bad))
@@ -98,7 +110,7 @@ func ScrubAll(ctx context.Context, repo *store.Repository, o ScrubAllOptions) (S
 	if err != nil {
 		return *r, err
 	}
-	if len(r.Damaged)+len(r.Bad) > 0 || r.Copies+r.Tables > 0 {
+	if len(r.Damaged)+len(r.Bad) > 0 || r.Copies+r.Tables > 0 || r.Lost != nil {
 		return *r, &DamagedRepositoryError{Report: r}
 	}
 	return *r, nil
@@ -116,6 +128,9 @@ func (s *scrubAll) run(ctx context.Context, started time.Time) (err error) {
 		}
 	})
 	if err != nil {
+		return err
+	}
+	if s.report.Lost, err = s.repo.LostLevels(ctx, nil); err != nil {
 		return err
 	}
 	if s.list, err = s.survey.Packs(ctx); err != nil {

@@ -71,7 +71,7 @@ func (r *Repository) lostRecords(ctx context.Context, s *stock, over func(RunID)
 		}
 		if why != nil {
 			if ended == nil {
-				if ended, err = r.endedRuns(ctx); err != nil {
+				if ended, err = r.endedRuns(ctx, nil); err != nil {
 					return nil, nil, err
 				}
 			}
@@ -185,16 +185,20 @@ func (r *Repository) recordsIn(ctx context.Context, key string) (records [][]byt
 }
 
 // endedRuns are the runs that levels, tombstones and removals name.
-func (r *Repository) endedRuns(ctx context.Context) (map[RunID]bool, error) {
+func (r *Repository) endedRuns(ctx context.Context, known map[Name]*History) (map[RunID]bool, error) {
 	names, err := r.UsedNames(ctx)
 	if err != nil {
 		return nil, err
 	}
 	ended := map[RunID]bool{}
 	for _, name := range names {
-		h, err := r.History(ctx, name)
-		if err != nil {
-			return nil, err
+		h := known[name]
+		if h == nil {
+			read, err := r.History(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			h = &read
 		}
 		maps.Copy(ended, h.over)
 	}
@@ -273,20 +277,17 @@ func (r *Repository) checkNumbers(ctx context.Context) error {
 }
 
 // LostLevels finds levels whose records are lost, and numbers without a trace.
-// over reports whether a run is known to have ended; nil: look for all. What
-// may be lost but cannot be told is in the *LostError's Unreadable. A nil
-// *LostError means that nothing is lost.
-func (r *Repository) LostLevels(ctx context.Context, over func(RunID) bool) (*LostError, error) {
+// known are the histories that were read already; the others are read. What may
+// be lost but cannot be told is in the *LostError's Unreadable. A nil *LostError
+// means that nothing is lost.
+func (r *Repository) LostLevels(ctx context.Context, known map[Name]*History) (*LostError, error) {
 	s, err := r.mapStock(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if over == nil {
-		ended, err := r.endedRuns(ctx)
-		if err != nil {
-			return nil, err
-		}
-		over = func(run RunID) bool { return ended[run] }
+	ended, err := r.endedRuns(ctx, known)
+	if err != nil {
+		return nil, err
 	}
 	busy, err := r.claims(ctx)
 	if err != nil {
@@ -296,7 +297,7 @@ func (r *Repository) LostLevels(ctx context.Context, over func(RunID) bool) (*Lo
 	for _, c := range busy {
 		working[c.Run] = true
 	}
-	records, unreadable, err := r.lostRecords(ctx, s, func(run RunID) bool { return working[run] || over(run) })
+	records, unreadable, err := r.lostRecords(ctx, s, func(run RunID) bool { return working[run] || ended[run] })
 	if err != nil {
 		return nil, err
 	}

@@ -171,7 +171,7 @@ func (v *recovery) lost(ctx context.Context) ([]lostRecord, error) {
 	if err != nil {
 		return nil, err
 	}
-	ended, err := r.endedRuns(ctx)
+	ended, err := r.endedRuns(ctx, nil)
 	if err != nil {
 		return nil, err
 	}

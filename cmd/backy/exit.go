@@ -30,7 +30,10 @@ var exits = []exit{
 	{exitDone, "done", nil},
 	{exitFailed, "failed", nil},
 	{2, "wrong usage", anyOf(isA[*usageError], isA[*hints.SyntaxError], isA[*hints.BoundsError])},
-	{3, "damage: a scrub found some, or a restore refused or skipped it", anyOf(isA[*engine.DamagedError], isA[*engine.DamagedRepositoryError])},
+	{3, "damage: something of a level cannot be read, or its record is lost", anyOf(
+		isA[*engine.DamagedError], isA[*engine.DamagedRepositoryError],
+		isA[*store.LostError], isA[*store.UnrecoverableError], isA[*recoveredDamagedError],
+	)},
 	{4, "a deep scrub found that the source differs", isA[*engine.DifferentError]},
 	{5, "another run is at work on this name", isA[*store.BusyError]},
 	{6, "some images of a pool were not backed up", isA[*batch.FailedError]},

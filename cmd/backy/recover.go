@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -9,35 +11,88 @@ import (
 )
 
 func (p *program) recoverCommand() *cli.Command {
+	var abandon bool
 	return &cli.Command{
 		Name:      "recover",
-		Usage:     "make lost records of levels anew",
+		Usage:     "put lost records of levels back",
 		ArgsUsage: "[BACKUPDIR]",
-		Description: `Looks through the map packs, which hold a copy of each level's record, and
-puts back those that are missing below levels/. Removed levels stay removed.
-BACKUPDIR may also be given by -b; else it is the repository at or above the
-current folder.`,
+		Description: `Puts records back that are missing below levels/. A copy of each lies in
+the map packs. Removed levels stay removed. While a record is missing, gc
+deletes nothing. What cannot be recovered, --abandon gives up for good, so
+that gc can go on. If a gc is running, recover ends with exit code 5, and
+the other way round. BACKUPDIR may also be given by -b; else it is the
+repository at or above the current folder.`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{
+				Name: "abandon", DisableDefaultText: true, Destination: &abandon,
+				Usage: "recover what can be recovered, and give up the rest for good",
+			},
+		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 0, 1); err != nil {
 				return err
 			}
-			return p.recover(c.Context, c.Args().First())
+			return p.recover(c.Context, c.Args().First(), abandon)
 		},
 	}
 }
 
-func (p *program) recover(ctx context.Context, arg string) error {
+// recoverLine is the command that puts lost records back.
+func (p *program) recoverLine(flags ...string) string {
+	return shellLine(append([]string{"recover"}, append(flags, p.report.Repository.Path)...))
+}
+
+// recoveredDamagedError tells of levels that were put back and are not whole.
+type recoveredDamagedError struct{ levels int64 }
+
+func (e *recoveredDamagedError) Error() string {
+	return fmt.Sprintf("damaged: of %s that came back, chunks are missing", count(e.levels, "level"))
+}
+
+func (p *program) recover(ctx context.Context, arg string, abandon bool) error {
 	repo, err := p.openGiven(ctx, arg)
 	if err != nil {
 		return err
 	}
 	recovered, err := repo.Recover(ctx)
 	p.report.Recovered = append([]store.Recovered{}, recovered...)
+	damaged := &recoveredDamagedError{}
 	for _, l := range recovered {
-		p.talk.say("%s level %s: recovered", l.Name, l.Number)
+		how := "recovered"
+		if l.Damaged > 0 {
+			damaged.levels++
+			how += fmt.Sprintf(", but %s of it cannot be read", count(l.Damaged, "chunk"))
+		}
+		p.talk.with("name", l.Name, "level_number", l.Number).say("%s level %s: %s", l.Name, l.Number, how)
+		if n := len(l.Absent); n > 0 {
+			p.talk.say("%s: no trace is left of %s below level %s, so they count as removed", l.Name, count(int64(n), "level"), l.Number)
+		}
 	}
 	if err == nil && len(recovered) == 0 {
 		p.talk.say("no level's record is missing")
+	}
+	var lost *store.UnrecoverableError
+	if errors.As(err, &lost) {
+		if !abandon {
+			return withHint(err, p.recoverLine("--abandon"))
+		}
+		err = p.abandon(ctx, repo)
+	}
+	if err == nil && damaged.levels > 0 {
+		err = damaged
+	}
+	return err
+}
+
+// abandon gives up what cannot be recovered.
+func (p *program) abandon(ctx context.Context, repo *store.Repository) error {
+	given, err := repo.Abandon(ctx)
+	p.report.Abandoned = append([]store.LostLevel{}, given...)
+	for _, l := range given {
+		p.talk.with("name", l.Name, "level_number", l.Number).say("%s: given up", l)
+	}
+	if err == nil && len(given) == 0 {
+		p.talk.say("runs whose map packs cannot be read: given up")
 	}
 	return err
 }

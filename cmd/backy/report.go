@@ -32,6 +32,7 @@ type report struct {
 	Forget     []engine.Decision   `json:"forget,omitzero"`
 	GC         *store.GCReport     `json:"gc,omitempty"`
 	Recovered  []store.Recovered   `json:"recovered,omitzero"`
+	Abandoned  []store.LostLevel   `json:"abandoned,omitzero"`
 	Images     []batch.Result      `json:"images,omitzero"`
 	Status     *statusReport       `json:"status,omitempty"`
 	Snapshots  []snapshotReport    `json:"snapshots,omitzero"`

@@ -33,6 +33,12 @@ func (p *program) scrubAll(ctx context.Context, arg string, f scrubFlags) error 
 	for _, bad := range report.Bad {
 		p.talk.say("%v", &bad)
 	}
+	if report.Lost != nil {
+		for _, l := range report.Lost.Levels {
+			p.talk.with("name", l.Name, "level_number", l.Number).say("%s: its record is lost", l)
+		}
+		err = withHint(err, p.recoverLine())
+	}
 	if report.Unused > 0 {
 		p.talk.warn("%s bad that no level needs: nothing is lost, but the disk should be looked at", count(report.Unused, "chunk"))
 	}
@@ -69,6 +75,9 @@ type scrubAllReport struct {
 	Bytes   int64         `json:"bytes"`
 	Damaged []levelDamage `json:"damaged"`
 	Bad     []badObject   `json:"bad_objects"`
+
+	Lost []store.LostLevel `json:"lost,omitempty"` // levels whose records are lost
+
 	Copies  int64         `json:"map_nodes"`
 	Tables  int64         `json:"rewrites"`
 	Unused  int64         `json:"unused"`
@@ -95,6 +104,9 @@ func newScrubAllReport(r engine.ScrubAllReport) *scrubAllReport {
 	}
 	for _, d := range r.Damaged {
 		s.Damaged = append(s.Damaged, levelDamage{d.Name, d.Level, byteRanges(d.Extents)})
+	}
+	if r.Lost != nil {
+		s.Lost = r.Lost.Levels
 	}
 	for _, b := range r.Bad {
 		s.Bad = append(s.Bad, badObject{b.Key, b.Err.Error()})

@@ -124,6 +124,7 @@ type statusReport struct {
 	Strays  int          `json:"stray_snapshots"`
 	Space   int64        `json:"stray_space"` // bytes that they keep at most, as far as that is known
 	Copies  int64        `json:"bad_copies"`  // whose twins are good
+	Lost    string       `json:"lost,omitempty"`
 	ForPool string       `json:"pool,omitempty"`
 }
 
@@ -161,6 +162,10 @@ func (p *program) status(ctx context.Context, f statusFlags, pool, folder string
 	s := &statusReport{
 		State: state, MaxAge: f.maxAge.Seconds(), Counts: statusCounts{}, Images: report.Items,
 		Strays: left.count, Space: left.space, Copies: report.Spare, ForPool: pool,
+	}
+	if report.Unreadable != nil {
+		s.Lost = report.Unreadable.Error()
+		p.talk.detail("map packs that may hold a lost level's record cannot be read: %v", report.Unreadable)
 	}
 	s.Counts["all"] = len(report.Items)
 	for _, w := range health.Words {
@@ -248,6 +253,9 @@ func statusLine(s *statusReport, r *health.Report) string {
 	}
 	if s.Strays > 0 {
 		parts = append(parts, count(int64(s.Strays), "stray snapshot")+" ("+bytesText(s.Space)+")")
+	}
+	if s.Lost != "" {
+		parts = append(parts, "a level may be lost")
 	}
 	if s.Copies > 0 {
 		parts = append(parts, count(s.Copies, "bad copy")+" with a good twin")

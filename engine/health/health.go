@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -140,6 +141,10 @@ type Report struct {
 	// Spare is how many bad copies there are whose twins are good: nothing is
 	// lost, and the next backups mend them.
 	Spare int64
+
+	// Unreadable is why it cannot be told whether a level's record is lost; nil:
+	// none is, but for those that Items name.
+	Unreadable error
 }
 
 // Count is how many items have a word for their state.
@@ -167,6 +172,9 @@ func (r *Report) State() State {
 	s := OK
 	if r.Spare > 0 {
 		s = Warning
+	}
+	if r.Unreadable != nil {
+		s = Critical
 	}
 	for i := range r.Items {
 		s = Worse(s, r.Items[i].Worst())
@@ -199,24 +207,66 @@ func Look(ctx context.Context, repo *store.Repository, images []Image, o Options
 	r.Items = make([]Item, len(images))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(lookups)
+	looks := make([]look, len(images))
 	for i := range images {
 		g.Go(func() error {
-			l := look{image: &images[i], o: o, item: &r.Items[i]}
-			return l.run(gctx, repo, damaged, scrubs[images[i].Name])
+			looks[i] = look{image: &images[i], o: o, item: &r.Items[i]}
+			return looks[i].run(gctx, repo, damaged, scrubs[images[i].Name])
 		})
 	}
 	err = g.Wait()
 	if err == nil {
 		err = context.Cause(ctx)
 	}
+	if err == nil {
+		err = r.lost(ctx, repo, looks)
+	}
 	return r, err
+}
+
+// lost finds levels whose records are lost, of names that nobody asked for too:
+// until they are recovered, nothing is collected.
+func (r *Report) lost(ctx context.Context, repo *store.Repository, looks []look) error {
+	known := map[store.Name]*store.History{}
+	for i := range looks {
+		if h := looks[i].history; h != nil {
+			known[h.Name] = h
+		}
+	}
+	lost, err := repo.LostLevels(ctx, known)
+	if err != nil {
+		return fmt.Errorf("find out whether levels' records are lost: %w", err)
+	}
+	if lost == nil {
+		return nil
+	}
+	r.Unreadable = lost.Unreadable
+	numbers := map[store.Name][]store.LevelNumber{}
+	for _, l := range lost.Levels {
+		numbers[l.Name] = append(numbers[l.Name], l.Number)
+	}
+	for _, name := range slices.Sorted(maps.Keys(numbers)) {
+		i := slices.IndexFunc(looks, func(l look) bool { return l.image.Name == name })
+		l := look{item: &Item{Name: name, State: Damaged}}
+		if i >= 0 {
+			l = looks[i]
+		}
+		l.item.DamagedLevels = append(l.item.DamagedLevels, numbers[name]...)
+		slices.Sort(l.item.DamagedLevels)
+		l.wrong(Damaged, fmt.Sprintf("level %s: the record is lost; backy recover puts it back", join(numbers[name])))
+		if i < 0 {
+			r.Items = append(r.Items, *l.item)
+		}
+	}
+	return nil
 }
 
 // look is at one image.
 type look struct {
-	image *Image
-	o     Options
-	item  *Item
+	image   *Image
+	o       Options
+	item    *Item
+	history *store.History
 
 	misdated string // what is wrong with the times of levels
 }
@@ -237,6 +287,7 @@ func (l *look) run(ctx context.Context, repo *store.Repository, damaged []store.
 	if err != nil {
 		return err
 	}
+	l.history = &h
 	l.levels(&h)
 	l.damage(&h, damaged)
 	l.age()
@@ -268,7 +319,9 @@ func (l *look) excluded(ctx context.Context, repo *store.Repository, damaged []s
 // wrong notes a problem. The first reason that is told stays.
 func (l *look) wrong(w Word, why string) {
 	it := l.item
-	it.Problems = append(it.Problems, w)
+	if !slices.Contains(it.Problems, w) {
+		it.Problems = append(it.Problems, w)
+	}
 	slices.SortFunc(it.Problems, func(a, b Word) int { return slices.Index(Words, a) - slices.Index(Words, b) })
 	it.State = it.Problems[0]
 	if it.Why == "" || it.State == w {
