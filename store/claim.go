@@ -113,6 +113,10 @@ func (r *Repository) takeClaim(ctx context.Context, name Name, beat time.Duratio
 		if dropErr := r.dropClaim(context.WithoutCancel(ctx), c); dropErr != nil || err != nil {
 			return nil, errors.Join(err, dropErr)
 		}
+		// Who has fenced it there may be about to delete what it writes.
+		running.Delete(c.Run)
+		c.Run = r.newRun(r.clock())
+		running.Store(c.Run, struct{}{})
 	}
 }
 
@@ -233,7 +237,7 @@ func (r *Repository) settleDead(ctx context.Context, c *claim, by RunID) error {
 		return err
 	}
 	if c.Number > last+1 {
-		return errors.Join(r.discardMaps(ctx, c.Run), r.dropClaim(ctx, c))
+		return r.dropClaim(ctx, c)
 	}
 	return r.fence(ctx, c.Name, c.Number, c.Run, by)
 }

@@ -47,6 +47,7 @@ func (e *LostError) Unwrap() error { return e.Unreadable }
 // lostRecord is a level whose record is lost, and the copy of that.
 type lostRecord struct {
 	LostLevel
+	pack   PackID // of the copy
 	record []byte
 }
 
@@ -85,7 +86,7 @@ func (r *Repository) lostRecords(ctx context.Context, s *stock, over func(RunID)
 				return nil, nil, err
 			}
 			if l != nil {
-				lost = append(lost, lostRecord{*l, record})
+				lost = append(lost, lostRecord{*l, PackID{run, s.last[run]}, record})
 			}
 		}
 	}
@@ -355,8 +356,8 @@ func (g *gc) refuseLost(ctx context.Context, s *stock, working map[RunID]bool) e
 	return nil
 }
 
-// An abandoned run is one whose map packs cannot be read and that nothing names:
-// whoever gave it up takes what it may have been for lost.
+// An abandoned run is one whose map packs are nobody's: of a run that has lost
+// its claim, or that cannot be read and that nothing names, and was given up.
 const abandonedPrefix = marksPrefix + "abandoned."
 
 func (r *Repository) abandonedRuns(ctx context.Context) (map[RunID]bool, error) {

@@ -15,9 +15,9 @@ type Recovered struct {
 	Run     RunID       `json:"run"`
 	Damaged int64       `json:"damaged,omitempty"` // chunks and map nodes that it needs and that cannot be had
 
-	// Absent are lower numbers of a name that was lost as a whole, of which no copy
-	// is left either: those of levels that had been removed. They have tombstones
-	// now.
+	// Absent are lower numbers that nobody missed before, since nothing stood behind
+	// them, and of which no copy is left: of levels that had been removed. They
+	// have tombstones now.
 	Absent []LevelNumber `json:"absent,omitempty"`
 }
 
@@ -94,9 +94,11 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 	if err != nil {
 		return nil, err
 	}
-	used, err := r.UsedNames(ctx)
-	if err != nil {
-		return nil, err
+	before := map[Name]LevelNumber{}
+	for i := range lost {
+		if before[lost[i].Name], err = r.lastNumber(ctx, lost[i].Name); err != nil {
+			return nil, err
+		}
 	}
 	for i := range lost {
 		if err := v.claim(ctx, &lost[i]); err != nil {
@@ -124,7 +126,7 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 	}
 	left, err := r.LostLevels(ctx, nil)
 	if err == nil && left != nil {
-		err = v.fillGaps(ctx, left, recovered, used)
+		err = v.fillGaps(ctx, left, recovered, before)
 	}
 	if err == nil && left != nil && len(left.Levels)+len(left.runs) > 0 {
 		err = &UnrecoverableError{left}
@@ -132,21 +134,18 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 	return recovered, err
 }
 
-// fillGaps puts tombstones at the numbers below recovered ones of names that
-// were lost as a whole, and takes them from what is left. While a map pack of a
+// fillGaps puts tombstones at the numbers below recovered ones that were above
+// all that stood before, and takes them from what is left. While a map pack of a
 // run that nothing names cannot be read, any of them may be a level.
-func (v *recovery) fillGaps(ctx context.Context, left *LostError, recovered []Recovered, used []Name) error {
+func (v *recovery) fillGaps(ctx context.Context, left *LostError, recovered []Recovered, before map[Name]LevelNumber) error {
 	if len(left.runs) > 0 {
 		return nil
 	}
 	for i := range recovered {
 		l := &recovered[i]
-		if slices.Contains(used, l.Name) {
-			continue
-		}
 		var gaps, others []LostLevel
 		for _, gap := range left.Levels {
-			if gap.Name == l.Name && gap.Run == 0 && gap.Number < l.Number {
+			if gap.Name == l.Name && gap.Run == 0 && gap.Number > before[l.Name] && gap.Number < l.Number {
 				gaps = append(gaps, gap)
 			} else {
 				others = append(others, gap)
@@ -234,6 +233,9 @@ func (v *recovery) putBack(ctx context.Context, lost *lostRecord) (*Recovered, e
 	case err != nil:
 		return nil, err
 	}
+	if gone, err := v.discarded(ctx, lost); gone || err != nil {
+		return nil, err
+	}
 	return &Recovered{Name: l.Name, Number: l.Number, Run: l.Run, Damaged: int64(len(missing))}, nil
 }
 
@@ -266,4 +268,23 @@ func (v *recovery) missing(ctx context.Context, l *Level) (list []*ChunkError, e
 		list = append(list, &ChunkError{Kind: KindMap, Ref: ref, Cause: fmt.Errorf("%w: no copy of it can be read", errBadPack)})
 	})
 	return list, err
+}
+
+// discarded takes a level away again if its run, which has never committed, was
+// just giving itself up: see Writer.discard.
+func (v *recovery) discarded(ctx context.Context, l *lostRecord) (bool, error) {
+	r := v.gc.repo
+	given, err := r.stands(ctx, abandonedPrefix+l.Run.String())
+	if err != nil {
+		return false, err
+	}
+	left, err := r.copies(ctx, KindMap, mapsPrefix, l.pack)
+	if err != nil || !given && len(left) > 0 {
+		return false, err
+	}
+	m := removal{Name: l.Name, Number: l.Number, Run: l.Run, Time: r.clock().UTC()}
+	if err := r.putObject(ctx, removedKey(l.Name, l.Number), "removed", &m); err != nil && !errors.Is(err, fs.ErrExist) {
+		return true, err
+	}
+	return true, nil
 }

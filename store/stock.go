@@ -82,6 +82,7 @@ func (r *Repository) mapStock(ctx context.Context) (*stock, error) {
 	return r.stockOf(ctx, foldersOf(KindMap))
 }
 
+// stockOf lists the packs in folders.
 func (r *Repository) stockOf(ctx context.Context, folders []string) (*stock, error) {
 	s := &stock{last: map[RunID]uint32{}}
 	for _, folder := range folders {

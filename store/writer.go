@@ -293,14 +293,36 @@ func (w *Writer) Abort(ctx context.Context) error {
 	w.ended = true
 	w.stopBeat()
 	w.beating.Wait()
-	if errors.Is(w.checkClaim(ctx), ErrFenced) {
+	switch err := w.checkClaim(ctx); {
+	case errors.Is(err, ErrFenced):
 		// The number is decided; or it is not this run's any more, and a tombstone
 		// might leave a gap behind the numbers that there are now. A copy of its
 		// record would look like a level that was lost.
-		return errors.Join(w.repo.discardMaps(ctx, w.ID), w.repo.dropBeats(ctx, w.ID))
+		return errors.Join(w.discard(ctx), w.repo.dropBeats(ctx, w.ID))
+	case err != nil:
+		return err // the claim stays: the next run finds this one gone and fences it
 	}
 	if err := w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID); err != nil {
 		return err // the claim stays: the next run finds this one gone and fences it
 	}
 	return w.repo.dropClaim(ctx, w.claim)
+}
+
+// discard deletes the maps of a run whose claim is gone. A recovery may just
+// have read the copy of its record, and put it back: it looks whether the run was
+// given up after that, and this looks for the record after it gave the run up, so
+// that one of the two sees the other.
+func (w *Writer) discard(ctx context.Context) error {
+	r := w.repo
+	if err := r.abandon(ctx, w.ID, w.ID); err != nil {
+		return err
+	}
+	c, err := r.readCommit(ctx, w.claim.Name, w.Number)
+	if err == nil && c.run() == w.ID {
+		return nil // put back: the recovery takes it away again, and a gc the maps
+	}
+	if err := r.discardMaps(ctx, w.ID); err != nil {
+		return err
+	}
+	return r.backend.Delete(ctx, abandonedPrefix+w.ID.String())
 }
