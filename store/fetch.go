@@ -334,14 +334,10 @@ func (f *fetcher) decode(stored []byte, w wanted) ([]byte, error) {
 // salvage looks for the frames of refs without the help of the pack's table,
 // which may be what is bad.
 func (f *fetcher) salvage(ctx context.Context, kind Kind, key string, refs []wanted, fn func(int, []byte, error) error) (failed []wanted, err error) {
-	// It takes a whole pack of memory: one at a time.
-	f.repo.salvaging.Lock()
-	defer f.repo.salvaging.Unlock()
-	p, err := f.repo.readReadable(ctx, key)
+	frames, err := f.repo.scan(ctx, kind, key)
 	if err != nil {
 		return nil, err
 	}
-	frames := scanFrames(p, maxRawOf(kind, f.repo.ChunkSize))
 	for _, w := range refs {
 		raw, ok := f.choose(frames[w.ref.Index], w)
 		if !ok {
@@ -353,6 +349,19 @@ func (f *fetcher) salvage(ctx context.Context, kind Kind, key string, refs []wan
 		}
 	}
 	return failed, nil
+}
+
+// scan finds the frames of an object. It takes a whole pack of memory: one at a
+// time. What is done with them must not wait for its turn, since that may need
+// another pack.
+func (r *Repository) scan(ctx context.Context, kind Kind, key string) (map[uint32][]foundFrame, error) {
+	r.salvaging.Lock()
+	defer r.salvaging.Unlock()
+	p, err := r.readReadable(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return scanFrames(p, maxRawOf(kind, r.ChunkSize)), nil
 }
 
 // choose decodes the frame that has the checksum of a reference.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -93,15 +94,16 @@ func (r *Repository) lostRecords(ctx context.Context, s *stock, over func(RunID)
 	return lost, unreadable, nil
 }
 
-// ifLost returns what level a record is of if neither a claim nor anything else
-// stands at its commit key.
+// ifLost returns what level a record is of if neither its run's claim nor
+// anything else stands at its commit key. Another run's claim there came after
+// the record was lost.
 func (r *Repository) ifLost(ctx context.Context, record []byte) (*LostLevel, error) {
 	var l Level
 	if err := decodeObject(record, "level", &l); err != nil {
 		return nil, nil // a frame with its CRC and a bad record was written so: not by backy
 	}
 	// A run that commits drops its claim afterwards: so it is looked for first.
-	claimed, err := r.stands(ctx, claimKey(l.Name, l.Number))
+	claimed, err := r.claimed(ctx, claimKey(l.Name, l.Number), l.Run)
 	if claimed || err != nil {
 		return nil, err
 	}
@@ -142,7 +144,7 @@ func (r *Repository) levelRecords(ctx context.Context, id PackID) (records [][]b
 					continue
 				}
 				record, err := coder.Decode(nil, Encoded{Raw: f.entry.Raw, Codec: f.entry.Codec, Stored: f.stored})
-				if err == nil {
+				if err == nil && !slices.ContainsFunc(records, func(r []byte) bool { return bytes.Equal(r, record) }) {
 					records = append(records, record)
 				}
 			}

@@ -13,7 +13,7 @@ type Recovered struct {
 	Name    Name        `json:"name"`
 	Number  LevelNumber `json:"number"`
 	Run     RunID       `json:"run"`
-	Damaged int64       `json:"damaged,omitempty"` // chunks and map nodes that it needs and that cannot be had
+	Damaged int64       `json:"damaged,omitempty"` // chunks that it needs and that cannot be had
 
 	// Absent are lower numbers that nobody missed before, since nothing stood behind
 	// them, and of which no copy is left: of levels that had been removed. They
@@ -28,7 +28,7 @@ func (e *UnrecoverableError) Error() string {
 	if len(e.Lost.Levels) == 0 {
 		return e.Lost.Error()
 	}
-	s := fmt.Sprintf("%s is lost: neither its record nor a copy of it can be read", e.Lost.Levels[0])
+	s := fmt.Sprintf("%s is lost: it has no record, and no copy of one with a map that can be read", e.Lost.Levels[0])
 	if n := len(e.Lost.Levels) - 1; n > 0 {
 		s += fmt.Sprintf("; so are %d more", n)
 	}
@@ -202,9 +202,9 @@ func (v *recovery) abandon(ctx context.Context, left *LostError) (given []LostLe
 	return given, nil
 }
 
-// putBack puts one record back, having noted what its level needs and cannot be
-// had. It returns nil where a backup, or another recovery, has that number
-// meanwhile.
+// putBack puts one record back, having noted which chunks of its level cannot be
+// had. It returns nil where the level's map cannot be read, or a backup, or
+// another recovery, has that number meanwhile.
 func (v *recovery) putBack(ctx context.Context, lost *lostRecord) (*Recovered, error) {
 	r := v.gc.repo
 	var l Level
@@ -214,6 +214,9 @@ func (v *recovery) putBack(ctx context.Context, lost *lostRecord) (*Recovered, e
 	missing, err := v.missing(ctx, &l)
 	if err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(missing, func(e *ChunkError) bool { return e.Kind == KindMap }) {
+		return nil, nil // no gc and no backup could go on with it
 	}
 	for _, bad := range missing {
 		if err := v.gc.checkClaim(ctx); err != nil {

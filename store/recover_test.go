@@ -570,3 +570,105 @@ func (b *failing) Delete(ctx context.Context, key string) error {
 	}
 	return b.Backend.Delete(ctx, key)
 }
+
+// A level whose map cannot be read is not put back, since no gc could go on.
+func TestRecoverLeavesWhatHasNoMap(t *testing.T) {
+	ctx := context.Background()
+	x := newHalting(t)
+	h, _, r := x.host(1)
+	r.packSizes[KindMap] = 1
+	lost := x.write(h, r, "a", 1, 2)
+	x.write(h, r, "b", 3)
+	x.lose("levels/a/")
+	for _, folder := range foldersOf(KindMap) {
+		x.lose(packKey(folder, lost.Root.Pack, 0))
+	}
+	var gone *UnrecoverableError
+	if recovered, err := r.Recover(ctx); !errors.As(err, &gone) || len(recovered) > 0 {
+		t.Errorf("recovered %v: %v", recovered, err)
+	}
+	if lostOf(<-x.gc(r)) == nil {
+		t.Error("gc goes on")
+	}
+	if _, err := r.Abandon(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := <-x.gc(r); err != nil {
+		t.Error(err)
+	}
+	x.whole("b")
+	x.w.checkStock(ctx, r)
+}
+
+// A level whose number another run has claimed meanwhile is lost like any other.
+// Putting it back fences that run, dead or alive.
+func TestRecoverUnderAnothersClaim(t *testing.T) {
+	ctx := context.Background()
+	for _, lives := range []bool{false, true} {
+		x := newHalting(t)
+		h, _, r := x.host(1)
+		x.write(h, r, "a", 1, 2)
+		lost := x.write(h, r, "a", 3, 4)
+		x.lose("levels/a/2.json")
+		w := begin(t, r, "a")
+		if !lives {
+			running.Delete(w.ID)
+		}
+		if recovered, err := r.Recover(ctx); err != nil || len(recovered) != 1 {
+			t.Errorf("recovered %v: %v", recovered, err)
+		}
+		if lives {
+			if err := h.write(ctx, r, w, nil, [simChunks]byte{5}); !errors.Is(err, ErrFenced) {
+				t.Errorf("the other run: %v", err)
+			}
+			if err := w.Abort(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		x.write(h, r, "a", 6)
+		if err := <-x.gc(r); err != nil {
+			t.Error(err)
+		}
+		x.whole("a")
+		if levels, err := r.Levels(ctx, "a"); err != nil || len(levels) != 3 || levels[1].Run != lost.Run {
+			t.Errorf("%v, %v", levels, err)
+		}
+	}
+}
+
+// Whoever fetches while something is fetched that must be salvaged does not wait
+// for himself.
+func TestSalvageWithinSalvage(t *testing.T) {
+	ctx := context.Background()
+	x := newHalting(t)
+	h, _, r := x.host(1)
+	lost := x.write(h, r, "a", 1, 2)
+	x.lose("levels/a/")
+	for _, key := range []string{
+		packKey(dataPrefix, PackID{Run: lost.Run}, 0), packKey(mapsPrefix, PackID{Run: lost.Run}, 0), packKey(twinsPrefix, PackID{Run: lost.Run}, 0),
+	} {
+		p, err := readAll(ctx, x.disk, key, maxPackBytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p[packHeaderSize] ^= 1 // the table
+		overwrite(t, x.disk, key, p)
+	}
+	done := make(chan error, 1)
+	go func() {
+		recovered, err := r.Recover(ctx)
+		if err == nil && (len(recovered) != 1 || recovered[0].Damaged > 0) {
+			err = fmt.Errorf("recovered %v", recovered)
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it waits for ever")
+	}
+	x.whole("a")
+}

@@ -76,7 +76,7 @@ func (p *program) recover(ctx context.Context, arg string, abandon bool) error {
 		if !abandon {
 			return withHint(err, p.recoverLine("--abandon"))
 		}
-		err = p.abandon(ctx, repo)
+		err = p.giveUp(ctx, repo)
 	}
 	if err == nil && damaged.levels > 0 {
 		err = damaged
@@ -84,8 +84,8 @@ func (p *program) recover(ctx context.Context, arg string, abandon bool) error {
 	return err
 }
 
-// abandon gives up what cannot be recovered.
-func (p *program) abandon(ctx context.Context, repo *store.Repository) error {
+// giveUp gives up what cannot be recovered.
+func (p *program) giveUp(ctx context.Context, repo *store.Repository) error {
 	given, err := repo.Abandon(ctx)
 	p.report.Abandoned = append([]store.LostLevel{}, given...)
 	for _, l := range given {

@@ -78,11 +78,11 @@ type scrubAllReport struct {
 
 	Lost []store.LostLevel `json:"lost,omitempty"` // levels whose records are lost
 
-	Copies  int64         `json:"map_nodes"`
-	Tables  int64         `json:"rewrites"`
-	Unused  int64         `json:"unused"`
-	Oldest  time.Time     `json:"oldest,omitzero"`
-	Seconds float64       `json:"seconds"`
+	Copies  int64     `json:"map_nodes"`
+	Tables  int64     `json:"rewrites"`
+	Unused  int64     `json:"unused"`
+	Oldest  time.Time `json:"oldest,omitzero"`
+	Seconds float64   `json:"seconds"`
 }
 
 type levelDamage struct {
