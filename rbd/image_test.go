@@ -11,11 +11,11 @@ import (
 // A clone is closed as soon as it is open, by many goroutines. Where a thread of
 // librbd's still holds on to it or its parent, it finds memory that was given
 // back, and overwritten so that this does not go unseen.
-func TestCloseAtOnce(t *testing.T) {
+func TestP24CloseAtOnce(t *testing.T) {
 	const perturb = "MALLOC_PERTURB_"
 	if os.Getenv(perturb) == "" {
 		t.Parallel()
-		cmd := exec.Command(os.Args[0], "-test.run=^TestCloseAtOnce$", "-test.timeout=2m")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestP24CloseAtOnce$", "-test.timeout=2m")
 		cmd.Env = append(os.Environ(), perturb+"=165")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v:\n%s", err, out)
