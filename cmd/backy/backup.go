@@ -187,7 +187,7 @@ func (p *program) backupAny(c *cli.Context, f backupFlags) error {
 func (f backupFlags) checkAlways() error {
 	if f.forget {
 		if err := f.keep.check(); err != nil {
-			return usagef("--forget: %v", err)
+			return usagef("--forget: %w", err)
 		}
 	} else if f.keep != (keepValues{}) {
 		return usagef("the --keep rules and --metadata-may-keep-less go with --forget")
