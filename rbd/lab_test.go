@@ -17,13 +17,15 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"backy/engine"
+	"backy/rbd/child"
 	"backy/rbd/clustertest"
 	"backy/store"
 )
 
 // TestMain also is what a Cluster's children run.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == ChildVerb {
+	if len(os.Args) == 2 && os.Args[1] == child.Verb {
+		clustertest.Stumble()
 		os.Exit(ServeChild())
 	}
 	clustertest.Main(m)

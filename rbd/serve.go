@@ -16,10 +16,6 @@ import (
 	"backy/store"
 )
 
-// ChildVerb is the binary's hidden first argument that makes it a child: see
-// ServeChild.
-const ChildVerb = "librbd-child"
-
 // moved counts what tells that calls into librbd make progress.
 var moved atomic.Int64
 

@@ -30,7 +30,7 @@ type worker struct {
 // startWorker starts a child and has it connect.
 func (c *Cluster) startWorker(ctx context.Context) (*worker, error) {
 	p, err := child.Start(child.Options{
-		Verb: ChildVerb, Slots: slots, Faults: faults{}, Patience: patience(c.config.Timeout),
+		Slots: slots, Faults: faults{}, Patience: patience(c.config.Timeout),
 	})
 	if err != nil {
 		return nil, err

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"backy/rbd/clustertest"
 )
 
 func TestMain(m *testing.M) {
@@ -28,6 +30,7 @@ func leastMain() {
 			panic(err)
 		}
 	}
+	clustertest.Stumble()
 	main()
 }
 

@@ -11,6 +11,7 @@ import (
 	"backy/engine"
 	"backy/engine/local"
 	"backy/rbd"
+	"backy/rbd/child"
 )
 
 // connection is to a cluster.
@@ -135,7 +136,7 @@ func (p *program) rbdTarget(ctx context.Context, arg string, f targetFlags) (eng
 // childMain is what this process does where it is not a user's, but runs librbd for
 // another backy.
 func childMain(args []string) (code int, ok bool) {
-	if len(args) != 1 || args[0] != rbd.ChildVerb {
+	if len(args) != 1 || args[0] != child.Verb {
 		return 0, false
 	}
 	return rbd.ServeChild(), true

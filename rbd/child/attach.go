@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Verb is the binary's hidden first argument that makes it a child.
+const Verb = "librbd-child"
+
 // The files that a child is started with.
 const (
 	socketFile = 3

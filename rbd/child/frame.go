@@ -5,6 +5,7 @@ import (
 	"encoding"
 	"encoding/binary"
 	"encoding/gob"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -55,6 +56,9 @@ func appendFrame(p []byte, f frame) ([]byte, error) {
 	return append(append(p, f.verb...), f.body...), nil
 }
 
+// errFrame tells that the other end says what nobody understands.
+var errFrame = errors.New("a bad frame")
+
 // readFrame reads the next frame; io.EOF is the end between two.
 func readFrame(r io.Reader) (f frame, err error) {
 	var length [4]byte
@@ -63,7 +67,7 @@ func readFrame(r io.Reader) (f frame, err error) {
 	}
 	n := binary.LittleEndian.Uint32(length[:])
 	if n < headBytes || n > maxFrame {
-		return f, fmt.Errorf("a frame of %d bytes: not ours", n)
+		return f, fmt.Errorf("%w of %d bytes", errFrame, n)
 	}
 	// What the length claims is only taken as it comes.
 	var rest bytes.Buffer
@@ -74,7 +78,7 @@ func readFrame(r io.Reader) (f frame, err error) {
 	f.kind, f.id = kind(p[0]), binary.LittleEndian.Uint64(p[1:])
 	verb := int(p[9])
 	if p = p[headBytes:]; f.kind >= kinds || verb > len(p) {
-		return f, fmt.Errorf("a frame of kind %d: not ours", f.kind)
+		return f, fmt.Errorf("%w of kind %d", errFrame, f.kind)
 	}
 	f.verb, f.body = string(p[:verb]), p[verb:]
 	return f, nil

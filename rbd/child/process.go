@@ -18,8 +18,7 @@ import (
 
 // Options are the choices of a child process.
 type Options struct {
-	Verb   string // the hidden one, the binary's first argument
-	Slots  int    // of the memory
+	Slots  int // of the memory
 	Faults Faults
 	Env    []string // added to the parent's own
 
@@ -27,7 +26,10 @@ type Options struct {
 	// it is killed. It is longer than the child's own.
 	Patience time.Duration
 
-	kill func(pid int) error // in tests; nil: with SIGKILL, its whole group
+	// In tests: how it is killed, nil for SIGKILL to its whole group, and how long it
+	// may take to die, 0 for the usual time.
+	kill  func(pid int) error
+	dying time.Duration
 }
 
 const (
@@ -58,6 +60,9 @@ type Process struct {
 
 // Start runs this binary again as a child.
 func Start(o Options) (p *Process, err error) {
+	if o.dying == 0 {
+		o.dying = dying
+	}
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -93,7 +98,7 @@ func (p *Process) start(socket *os.File) error {
 	}
 	// Whatever has become of the file that we were started from, this is it.
 	p.cmd = &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{os.Args[0], p.o.Verb},
+		Path: "/proc/self/exe", Args: []string{os.Args[0], Verb},
 		Env:    append(os.Environ(), p.o.Env...),
 		Stdout: write, Stderr: write,
 		ExtraFiles:  []*os.File{socket, p.Memory.file}, // see attach
@@ -150,25 +155,26 @@ func (p *Process) watch(ended <-chan error, said <-chan struct{}) {
 			alive = false
 		case err := <-ended:
 			alive = false
-			if err != nil {
-				p.Kill(fmt.Errorf("it says what nobody understands: %w", err))
+			if errors.Is(err, errFrame) { // others come of its death
+				p.Kill(fmt.Errorf("librbd's process says what nobody understands, and was killed: %w", err))
 			}
 		case now := <-tick.C:
 			if silent := p.silent(now); silent > p.o.Patience {
 				p.Kill(&SilentError{silent})
+				alive = false
 			}
 		}
 	}
-	if !p.wait(dying) {
-		p.Kill(errors.New("it has hung up"))
+	if !p.wait(p.o.dying) {
+		p.Kill(errors.New("librbd's process has hung up, and was killed"))
 	}
-	if !p.wait(dying) {
+	if !p.wait(p.o.dying) {
 		p.finish(&UnkillableError{p.cmd.Process.Pid})
 		return
 	}
 	select {
 	case <-said:
-	case <-time.After(dying): // nobody else has its output
+	case <-time.After(p.o.dying): // nobody else has its output
 	}
 	p.finish(p.post(state))
 }
