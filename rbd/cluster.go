@@ -3,9 +3,11 @@ package rbd
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
+	"backy/engine"
 	"backy/rbd/child"
 	"backy/store"
 )
@@ -219,18 +221,40 @@ func (c *Cluster) Prepare(ctx context.Context, spec Spec, repository store.Repos
 	defer c.leave(w)
 	w.about(spec.String())
 	v := child.Verbs{}
-	handleSnap(v, w, around)
+	snap := handleSnap(v, w, around)
 	w.Serve(v)
-	return w.call(ctx, verbPrepare, prepareArgs{spec, repository, name, maxAge, around != nil}, &child.Nothing{})
+	return snap.kept(w.call(ctx, verbPrepare, prepareArgs{spec, repository, name, maxAge, around != nil}, &child.Nothing{}))
+}
+
+// snapping is what came of what was to be done around a snapshot.
+type snapping struct {
+	mu  sync.Mutex
+	err error
 }
 
 // handleSnap lets a child take a snapshot inside of what is to be done around it.
-func handleSnap(v child.Verbs, w *worker, around Snapping) {
+func handleSnap(v child.Verbs, w *worker, around Snapping) *snapping {
+	s := &snapping{}
 	child.Handle(v, verbSnap, func(ctx context.Context, _ *child.Peer, spec Spec) (n child.Nothing, err error) {
-		return n, around.do(ctx, spec, func(ctx context.Context) error {
+		err = around.do(ctx, spec, func(ctx context.Context) error {
 			return w.call(ctx, verbTake, child.Nothing{}, &child.Nothing{})
 		})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.err = err
+		return n, err
 	})
+	return s
+}
+
+// kept gives an error that went to the child and back what it was here.
+func (s *snapping) kept(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil || s.err == nil || !strings.Contains(err.Error(), s.err.Error()) {
+		return err
+	}
+	return &farError{engine.ErrorLines(err), []error{err, s.err}}
 }
 
 // Lock is Conn.Lock, on a connection of this process.

@@ -42,9 +42,6 @@ func (s *farSource) verbs() child.Verbs {
 			return sealAll(list), err
 		})
 	}
-	if s.w != nil {
-		handleSnap(v, s.w, s.options.Snapping)
-	}
 	return v
 }
 
@@ -54,13 +51,16 @@ func (s *farSource) Begin(ctx context.Context, run engine.Run) (*engine.State, e
 	if err := s.hire(ctx, nil); err != nil {
 		return nil, err
 	}
-	s.w.Serve(s.verbs())
+	v := s.verbs()
+	snap := handleSnap(v, s.w, s.options.Snapping)
+	s.w.Serve(v)
 	var b began
 	err := s.w.call(ctx, verbBegin, beginArgs{
 		Spec: s.spec, Diff: s.options.Diff, Adopt: s.options.Adopt, Around: s.options.Snapping != nil,
 		Repository: run.Repository, Name: run.Name, Run: run.ID, Levels: document[[]store.Level]{run.Levels},
 		Distrust: run.Distrust, Unfinished: run.Unfinished,
 	}, &b)
+	err = snap.kept(err)
 	var base *store.Level
 	if err == nil {
 		base, err = s.base(b.Base)

@@ -20,7 +20,7 @@ var crossing = []error{
 	context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, io.ErrShortWrite,
 	ErrNoPool, ErrNoNamespace, ErrNoImage, ErrNoSnapshot, ErrExists, ErrTooSmall, ErrInUse, ErrNotPrimary,
 	ErrSnapshotGone, ErrFastDiff, ErrPermission, ErrTimeout, ErrFull, ErrLocked, errInvalidMap,
-	ErrOthersName, ErrMigrating,
+	ErrOthersName, ErrMigrating, engine.ErrOverwritten,
 }
 
 // faults brings errors across. It implements child.Faults.
