@@ -43,6 +43,9 @@ type ClusterOptions struct {
 	// CrashDir is the directory where a child's death is reported, a file each;
 	// "": nowhere.
 	CrashDir string
+
+	// Warn takes sentences about what is viewed; may be nil.
+	Warn engine.Warn
 }
 
 const (

@@ -149,7 +149,14 @@ func (w *worker) extents(ctx context.Context, of which) hints.Seq {
 // View is Conn.View.
 func (c *Cluster) View(ctx context.Context, spec Spec) (engine.View, io.Closer, error) {
 	f := &far{cluster: c, spec: spec}
-	if err := f.hire(ctx, nil); err != nil {
+	verbs := child.Verbs{}
+	child.Handle(verbs, verbWarn, func(_ context.Context, _ *child.Peer, text string) (n child.Nothing, err error) {
+		if c.o.Warn != nil {
+			c.o.Warn("%s", text)
+		}
+		return n, nil
+	})
+	if err := f.hire(ctx, verbs); err != nil {
 		return engine.View{}, nil, err
 	}
 	var v viewed

@@ -57,16 +57,23 @@ func TestP21QoS(t *testing.T) {
 	}
 
 	spec := limited("image", "rbd_qos_bps_limit=1048576", "rbd_qos_read_iops_limit=2")
-	level, warnings, err := backup(l.conn, spec)
+	_, warnings, err := backup(l.conn, spec)
 	l.must(err)
 	told("backup", warnings, "throttled by the image's rbd_qos_bps_limit of 1048576 and the image's rbd_qos_read_iops_limit of 2")
-	level, warnings, err = backup(fast, spec)
+	level, warnings, err := backup(fast, spec)
 	l.must(err)
 	if len(warnings) > 0 {
 		t.Errorf("without QoS: warned of %q", warnings)
 	}
 	restore(fast, spec, level)
 	told("restore", restore(l.restorer, spec, level), "rbd_qos_bps_limit")
+	watch := l.series("")
+	view, closer, err := l.conn.view(t.Context(), spec, watch.warn)
+	l.must(err)
+	_, err = engine.Scrub(t.Context(), repo, level, engine.ScrubOptions{Source: &view})
+	l.must(err)
+	l.must(closer.Close())
+	told("deep scrub", watch.warnings, "rbd_qos_bps_limit")
 	if got := l.rbd("config", "image", "get", path(spec), "rbd_qos_bps_limit"); strings.TrimSpace(got) != "1048576" {
 		t.Errorf("the image's limit is %q now", got)
 	}

@@ -92,10 +92,10 @@ func (s *served) beginSource(ctx context.Context, p *child.Peer, a beginArgs) (b
 }
 
 func (s *served) readVerbs(v child.Verbs) {
-	child.Handle(v, verbView, func(ctx context.Context, _ *child.Peer, spec Spec) (r viewed, err error) {
+	child.Handle(v, verbView, func(ctx context.Context, p *child.Peer, spec Spec) (r viewed, err error) {
 		at, done := s.begin(ctx)
 		defer done()
-		view, closer, err := s.conn.View(at.ctx, spec)
+		view, closer, err := s.conn.view(at.ctx, spec, warner(p))
 		if err != nil {
 			return r, err
 		}

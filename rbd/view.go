@@ -3,6 +3,7 @@ package rbd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/ceph/go-ceph/rbd"
@@ -19,11 +20,16 @@ import (
 // An image that is in use changes meanwhile: it differs then, without any
 // damage.
 func (c *Conn) View(ctx context.Context, spec Spec) (engine.View, io.Closer, error) {
+	return c.view(ctx, spec, nil)
+}
+
+// view is View that says when reads are throttled; warn may be nil.
+func (c *Conn) view(ctx context.Context, spec Spec, warn engine.Warn) (engine.View, io.Closer, error) {
 	im, err := c.open(ctx, spec, "", readOnly)
 	if err != nil {
 		return engine.View{}, nil, c.halfRemoved(ctx, spec, err)
 	}
-	view, vouch, err := im.view(ctx)
+	view, vouch, err := im.view(ctx, warn)
 	if err != nil {
 		return engine.View{}, nil, errors.Join(err, im.close())
 	}
@@ -31,7 +37,7 @@ func (c *Conn) View(ctx context.Context, spec Spec) (engine.View, io.Closer, err
 }
 
 // view describes what the image is opened at; vouch tells whether it still is.
-func (im *image) view(ctx context.Context) (v engine.View, vouch func(context.Context) error, err error) {
+func (im *image) view(ctx context.Context, warn engine.Warn) (v engine.View, vouch func(context.Context) error, err error) {
 	id, handle, err := im.identity(ctx)
 	if err != nil {
 		return engine.View{}, nil, err
@@ -62,7 +68,11 @@ func (im *image) view(ctx context.Context) (v engine.View, vouch func(context.Co
 		vouch = func(ctx context.Context) error { return im.conn.verify(ctx, im.spec, id, handle, true) }
 	}
 	own, _ := im.metadata(ctx, "") // without them all that is lost is the pace
-	qos, err := im.throttle(ctx, false, own, nil)
+	qos, err := im.throttle(ctx, false, own, func(format string, args ...any) {
+		if warn != nil {
+			warn("%s is %s", im.spec.at(""), fmt.Sprintf(format, args...))
+		}
+	})
 	if err != nil {
 		return engine.View{}, nil, err
 	}

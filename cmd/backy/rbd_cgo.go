@@ -26,7 +26,7 @@ func (p *program) connect(ctx context.Context) (*rbd.Cluster, error) {
 	f := p.common.ceph
 	conn, err := rbd.Open(ctx, rbd.Config{
 		Conf: f.conf, Cluster: f.cluster, ID: f.id, Name: f.name, Keyring: f.keyring, Timeout: f.timeout, IgnoreQoS: f.ignoreQoS,
-	}, rbd.ClusterOptions{CrashDir: f.crashDir})
+	}, rbd.ClusterOptions{CrashDir: f.crashDir, Warn: p.talk.warn})
 	var refused *rbd.ConnectError
 	if errors.As(err, &refused) {
 		return nil, withHint(err, strings.Join(refused.Hints, "\n"))
