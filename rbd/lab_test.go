@@ -26,6 +26,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == child.Verb {
 		clustertest.Stumble()
+		moreVerbs = diffVerb
 		os.Exit(ServeChild())
 	}
 	clustertest.Main(m)

@@ -94,8 +94,12 @@ func (s *served) verbs() child.Verbs {
 	s.sourceVerbs(v)
 	s.readVerbs(v)
 	s.targetVerbs(v)
+	moreVerbs(s, v)
 	return v
 }
+
+// moreVerbs adds those of tests.
+var moreVerbs = func(*served, child.Verbs) {}
 
 func (s *served) connect(ctx context.Context, _ *child.Peer, c Config) (fsid string, err error) {
 	if s.conn, err = Connect(ctx, c); err != nil {

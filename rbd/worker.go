@@ -13,7 +13,7 @@ import (
 )
 
 // slots is how many reads or writes of one image are under way at a time at most.
-const slots = 16
+const slots = 8
 
 // worker is a child process with a connection to the cluster. It works on one
 // image at a time.

@@ -31,7 +31,7 @@ func raise(s syscall.Signal) {
 const misstepEnv = "BACKY_TEST_MISSTEP"
 
 // Misstep is one thing that goes wrong in librbd, once: before the Step-th call that
-// is about something whose name holds About.
+// is about something whose name holds About, in which _ stands for a space.
 type Misstep struct {
 	Kind  string
 	Step  int
@@ -66,7 +66,7 @@ func Stumble() {
 	}
 	var steps atomic.Int64
 	child.AtStep = func(what string) {
-		if !strings.Contains(what, words[2]) || steps.Add(1) != int64(step) {
+		if !strings.Contains(what, strings.ReplaceAll(words[2], "_", " ")) || steps.Add(1) != int64(step) {
 			return
 		}
 		once, err := os.OpenFile(words[3], os.O_CREATE|os.O_EXCL, 0o600)
