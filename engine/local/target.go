@@ -219,16 +219,20 @@ func (t *Target) WriteAt(p []byte, off int64) (int, error) {
 	if err := t.inside(off, int64(len(p))); err != nil {
 		return 0, err
 	}
+	n, err := t.write(p, off)
+	if err == nil {
+		t.readback.Wrote(p, off)
+	}
+	return n, err
+}
+
+func (t *Target) write(p []byte, off int64) (int, error) {
 	if !t.device {
 		t.writing.Lock()
 		defer t.writing.Unlock()
 	}
 	defer pending.Begin("write", "", t.path).End()
-	n, err := t.f.WriteAt(p, off)
-	if err == nil {
-		t.readback.Wrote(p, off)
-	}
-	return n, err
+	return t.f.WriteAt(p, off)
 }
 
 // inside guards what lies behind the level on a longer device.

@@ -5,7 +5,7 @@
 package pending
 
 import (
-	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"time"
@@ -15,44 +15,54 @@ import (
 type Call struct {
 	op, folder, path string
 	since            time.Time
+	in               *shard
+}
+
+// shard holds some of the calls under way: many at a time must not wait for each
+// other.
+type shard struct {
+	mu    sync.Mutex
+	calls map[*Call]struct{}
+	_     [48]byte // a line of the processor's cache each
 }
 
 var (
-	mu    sync.Mutex
-	calls = map[*Call]struct{}{}
-	spare = sync.Pool{New: func() any { return new(Call) }}
+	shards [32]shard
+	spare  = sync.Pool{New: func() any { return new(Call) }}
 )
 
 // Begin notes a call: what it does, and to which file. path may be absolute.
 func Begin(op, folder, path string) *Call {
 	c := spare.Get().(*Call)
-	*c = Call{op: op, folder: folder, path: path, since: time.Now()}
-	mu.Lock()
-	calls[c] = struct{}{}
-	mu.Unlock()
+	*c = Call{op: op, folder: folder, path: path, since: time.Now(), in: &shards[rand.IntN(len(shards))]}
+	c.in.mu.Lock()
+	if c.in.calls == nil {
+		c.in.calls = map[*Call]struct{}{}
+	}
+	c.in.calls[c] = struct{}{}
+	c.in.mu.Unlock()
 	return c
 }
 
 // End notes that the call has returned.
 func (c *Call) End() {
-	mu.Lock()
-	delete(calls, c)
-	mu.Unlock()
+	c.in.mu.Lock()
+	delete(c.in.calls, c)
+	c.in.mu.Unlock()
 	spare.Put(c)
 }
 
 // Oldest says in words which of the calls under way began first, and when.
 func Oldest() (what string, since time.Time, ok bool) {
-	mu.Lock()
-	defer mu.Unlock()
-	var oldest *Call
-	for c := range calls {
-		if oldest == nil || c.since.Before(oldest.since) {
-			oldest = c
+	for i := range shards {
+		s := &shards[i]
+		s.mu.Lock()
+		for c := range s.calls {
+			if !ok || c.since.Before(since) {
+				what, since, ok = c.op+" "+filepath.Join(c.folder, c.path), c.since, true
+			}
 		}
+		s.mu.Unlock()
 	}
-	if oldest == nil {
-		return "", time.Time{}, false
-	}
-	return fmt.Sprintf("%s %s", oldest.op, filepath.Join(oldest.folder, oldest.path)), oldest.since, true
+	return what, since, ok
 }
