@@ -86,15 +86,25 @@ func writeImage(t *testing.T, cluster *clustertest.Cluster, image string, conten
 // rbd import-diff, whose format is in Ceph's doc/dev/rbd-diff.rst.
 func writeExtents(t *testing.T, cluster *clustertest.Cluster, image string, size int64, extents map[int64][]byte) {
 	t.Helper()
+	writeDiff(t, cluster, image, size, func(diff *bytes.Buffer) {
+		for off, p := range extents {
+			diff.WriteByte('w')
+			diff.Write(le64(uint64(off)))
+			diff.Write(le64(uint64(len(p))))
+			diff.Write(p)
+		}
+	})
+}
+
+func le64(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
+
+// writeDiff has rbd import-diff apply records to an image.
+func writeDiff(t *testing.T, cluster *clustertest.Cluster, image string, size int64, records func(*bytes.Buffer)) {
+	t.Helper()
 	var diff bytes.Buffer
 	diff.WriteString("rbd diff v1\ns")
-	diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(size)))
-	for off, p := range extents {
-		diff.WriteByte('w')
-		diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(off)))
-		diff.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(p))))
-		diff.Write(p)
-	}
+	diff.Write(le64(uint64(size)))
+	records(&diff)
 	diff.WriteByte('e')
 	cmd := cluster.Command("rbd", "import-diff", "--no-progress", "-", image)
 	cmd.Stdin = &diff
