@@ -27,9 +27,19 @@ func TestOddNames(t *testing.T) {
 	pool := cluster.Pool(t)
 	cluster.Run(t, "rbd", "namespace", "create", pool+"/a")
 	specs := []rbd.Spec{
-		{Image: "plain"}, {Image: "vm-" + strings.Repeat("0", 245)}, {Image: strings.Repeat("ü", 40)}, {Image: "."}, {Image: ".."},
-		{Image: "a/b"}, {Namespace: "a", Image: "b"}, {Image: "a@b"}, {Image: "a\nb\x1b[31m"}, {Image: "caf\xe9"}, {Image: "caf\xe8"},
-		{Image: `"a\nb"`}, {Image: "plain~0123456789abcdef"},
+		{Image: "plain"},
+		{Image: "vm-" + strings.Repeat("0", 245)},
+		{Image: strings.Repeat("ü", 40)},
+		{Image: "."},
+		{Image: ".."},
+		{Image: "a/b"},
+		{Namespace: "a", Image: "b"},
+		{Image: "a@b"},
+		{Image: "a\nb\x1b[31m"},
+		{Image: "caf\xe9"},
+		{Image: "caf\xe8"},
+		{Image: `"a\nb"`},
+		{Image: "plain~0123456789abcdef"},
 	}
 	want := map[string][]byte{} // by label
 	conn := adminConn(t, cluster)
