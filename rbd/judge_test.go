@@ -195,6 +195,8 @@ func TestNeededByAnother(t *testing.T) {
 	}
 	l.must(s.repo.Remove(t.Context(), "second", []store.LevelNumber{1}))
 	s.wantKinds("needed by none", s.own(p), map[string]SnapshotKind{snap.Snap: Stray})
+	l.must(s.backend.Put(t.Context(), "levels/third/1.json", []byte("damaged")))
+	s.wantKinds("perhaps needed by one that cannot be read", s.own(p), map[string]SnapshotKind{snap.Snap: Undecided})
 }
 
 // Of several snapshots of one name the newest is needed.

@@ -14,14 +14,16 @@ import (
 // shelf is a lab with a real repository.
 type shelf struct {
 	*lab
-	repo *store.Repository
+	backend *mem.Mem
+	repo    *store.Repository
 }
 
 func newShelf(l *lab) *shelf {
 	l.Helper()
-	repo, err := store.Init(l.Context(), mem.New(), store.Parameters{ChunkSize: 16 << 10})
+	backend := mem.New()
+	repo, err := store.Init(l.Context(), backend, store.Parameters{ChunkSize: 16 << 10})
 	l.must(err)
-	return &shelf{l, repo}
+	return &shelf{l, backend, repo}
 }
 
 func (s *shelf) backup(spec Spec, name store.Name) store.Level {
