@@ -44,6 +44,7 @@ refuse_aes() {
 # let_go DIR takes the cluster down. Its folder stays.
 let_go() {
 	local fd=${HELD[$1]}
+	echo end >&"$fd" # those that were started later have the descriptor, too: closing it would not do
 	exec {fd}>&-
 	unset "HELD[$1]"
 	wait "$(cat "$1/holder")"
@@ -56,7 +57,8 @@ key() {
 	(umask 077 && ceph auth get-or-create "client.$1" mon 'profile rbd' osd 'profile rbd' "${@:2}" >"$DIR/ceph.client.$1.keyring")
 }
 
-# inside makes the image and the keys, and does as it is asked until there is nobody to ask.
+# inside makes the image and the keys, and does as it is asked until it is to end, or
+# there is nobody to ask.
 inside() {
 	DIR=$1
 	docker/cluster.sh pool "$BACKY_TEST_CLUSTER" vms
@@ -77,7 +79,7 @@ inside() {
 		key aes
 	fi
 	touch "$DIR/up"
-	while read -r _; do
+	while read -r what && [[ $what == refuse ]]; do
 		ceph mon set auth_allowed_ciphers aes256k
 		touch "$DIR/refused"
 	done
