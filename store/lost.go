@@ -17,6 +17,10 @@ type LostLevel struct {
 	Name   Name        `json:"name"`
 	Number LevelNumber `json:"number"`
 	Run    RunID       `json:"run,omitempty"` // 0 if no copy of the record is known
+
+	// Taken tells that another run has the number now: of a newest level that was
+	// lost, the next backup takes it.
+	Taken bool `json:"taken,omitempty"`
 }
 
 func (l LostLevel) String() string { return fmt.Sprintf("%s level %s", l.Name, l.Number) }
@@ -71,32 +75,38 @@ func (r *Repository) lostRecords(ctx context.Context, s *stock, over func(RunID)
 		if err != nil {
 			return nil, nil, err
 		}
-		if why != nil {
-			if ended == nil {
-				if ended, err = r.endedRuns(ctx, nil); err != nil {
-					return nil, nil, err
-				}
-			}
-			if !ended[run] {
-				unreadable[run] = why
-			}
-		}
+		var found []lostRecord
 		for _, record := range records {
 			l, err := r.ifLost(ctx, record)
 			if err != nil {
 				return nil, nil, err
 			}
 			if l != nil {
-				lost = append(lost, lostRecord{*l, PackID{run, s.last[run]}, record})
+				found = append(found, lostRecord{*l, PackID{run, s.last[run]}, record})
 			}
 		}
+		// It may have been put back under another number, and removed.
+		if why != nil || slices.ContainsFunc(found, func(l lostRecord) bool { return l.Taken }) {
+			if ended == nil {
+				if ended, err = r.endedRuns(ctx, nil); err != nil {
+					return nil, nil, err
+				}
+			}
+			if ended[run] {
+				continue
+			}
+		}
+		if why != nil {
+			unreadable[run] = why
+		}
+		lost = append(lost, found...)
 	}
 	return lost, unreadable, nil
 }
 
-// ifLost returns what level a record is of if neither its run's claim nor
-// anything else stands at its commit key. Another run's claim there came after
-// the record was lost.
+// ifLost returns what level a record is of if its run's claim does not stand at
+// its commit key, nor anything that says what became of the run. What other runs
+// have there came after the record was lost.
 func (r *Repository) ifLost(ctx context.Context, record []byte) (*LostLevel, error) {
 	var l Level
 	if err := decodeObject(record, "level", &l); err != nil {
@@ -108,10 +118,40 @@ func (r *Repository) ifLost(ctx context.Context, record []byte) (*LostLevel, err
 		return nil, err
 	}
 	decided, err := r.decided(ctx, l.Name, l.Number)
-	if decided || err != nil {
+	if err != nil {
 		return nil, err
 	}
-	return &LostLevel{l.Name, l.Number, l.Run}, nil
+	if decided {
+		others, err := r.takenByAnother(ctx, &l)
+		if !others || err != nil {
+			return nil, err
+		}
+	}
+	return &LostLevel{Name: l.Name, Number: l.Number, Run: l.Run, Taken: decided}, nil
+}
+
+// takenByAnother reports whether all that stands at a level's number is another
+// run's. What cannot be read, or names no run, may be its own.
+func (r *Repository) takenByAnother(ctx context.Context, l *Level) (bool, error) {
+	others := func(run RunID, err error) (bool, error) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return true, nil
+		case errors.Is(err, errBadObject):
+			return false, nil
+		}
+		return run != 0 && run != l.Run, err
+	}
+	var m removal
+	err := r.getObject(ctx, removedKey(l.Name, l.Number), "removed", &m)
+	if ok, err := others(m.Run, err); !ok || err != nil {
+		return false, err
+	}
+	c, err := r.readCommit(ctx, l.Name, l.Number)
+	if err != nil {
+		return others(0, err)
+	}
+	return others(c.run(), nil)
 }
 
 // levelRecords returns the level records in a map pack, from whichever copy

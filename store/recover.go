@@ -100,10 +100,8 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 			return nil, err
 		}
 	}
-	for i := range lost {
-		if err := v.claim(ctx, &lost[i]); err != nil {
-			return nil, err
-		}
+	if err := v.claimAll(ctx, lost); err != nil {
+		return nil, err
 	}
 	if err := v.rescue(ctx, lost); err != nil {
 		return nil, err

@@ -672,3 +672,63 @@ func TestSalvageWithinSalvage(t *testing.T) {
 	}
 	x.whole("a")
 }
+
+// The night after a record was lost, a backup takes its number: the newest's, or
+// the first one's if all of the name is lost. gc collects nothing of the old
+// level; Recover puts it back under another number.
+func TestLostNumberIsTaken(t *testing.T) {
+	ctx := context.Background()
+	for _, lose := range []string{"levels/a/2.json", "levels/a/"} {
+		for _, after := range []string{"level", "aborted", "removed"} {
+			x := newHalting(t)
+			h, _, r := x.host(1)
+			x.write(h, r, "a", 1, 2)
+			x.write(h, r, "a", 3, 4)
+			x.lose(lose)
+			switch w := begin(t, r, "a"); after {
+			case "aborted":
+				if err := w.Abort(ctx); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				if err := h.write(ctx, r, w, nil, [simChunks]byte{5, 6}); err != nil {
+					t.Fatal(err)
+				}
+				if after == "removed" {
+					if err := r.Remove(ctx, "a", []LevelNumber{w.Number}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if lostOf(<-x.gc(r)) == nil {
+				t.Errorf("%s, %s: gc goes on", lose, after)
+			}
+			recovered, err := r.Recover(ctx)
+			if err != nil || len(recovered) == 0 {
+				t.Fatalf("%s, %s: recovered %v: %v", lose, after, recovered, err)
+			}
+			x.whole("a")
+			for range 2 {
+				if err := <-x.gc(r); err != nil {
+					t.Errorf("%s, %s: %v", lose, after, err)
+				}
+			}
+			x.whole("a")
+			levels, err := r.Levels(ctx, "a")
+			want := map[string]int{"level": 3, "aborted": 2, "removed": 2}[after]
+			if err != nil || len(levels) != want {
+				t.Errorf("%s, %s: %d levels: %v", lose, after, len(levels), err)
+			}
+			// What was put back under another number can be removed, too.
+			if err := r.Remove(ctx, "a", []LevelNumber{recovered[len(recovered)-1].Number}); err != nil {
+				t.Error(err)
+			}
+			for range 2 {
+				if err := <-x.gc(r); err != nil {
+					t.Errorf("%s, %s, removed: %v", lose, after, err)
+				}
+			}
+			x.w.checkStock(ctx, r)
+		}
+	}
+}

@@ -21,6 +21,27 @@ func recoverKey(name Name, n LevelNumber) string {
 	return recoverPrefix + name.escape() + "." + n.String()
 }
 
+// claimAll takes the numbers of levels, those first that are free, and others for
+// those that are not.
+func (v *recovery) claimAll(ctx context.Context, lost []lostRecord) error {
+	for _, taken := range []bool{false, true} {
+		for i := range lost {
+			if lost[i].Taken != taken {
+				continue
+			}
+			if taken {
+				if err := v.renumber(ctx, &lost[i]); err != nil {
+					return err
+				}
+			}
+			if err := v.claim(ctx, &lost[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // claim takes a number for its level. A claim that another recovery has left
 // will do.
 func (v *recovery) claim(ctx context.Context, l *lostRecord) error {
@@ -71,4 +92,30 @@ func (r *Repository) dropRecoverClaims(ctx context.Context, mayDelete func(conte
 		}
 	}
 	return nil
+}
+
+// renumber gives a level whose number another run has the next one that is free.
+func (v *recovery) renumber(ctx context.Context, lost *lostRecord) error {
+	r := v.gc.repo
+	last, err := r.lastNumber(ctx, lost.Name)
+	if err != nil {
+		return err
+	}
+	busy, err := r.claims(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range busy {
+		if c.Name == lost.Name {
+			last = max(last, c.Number)
+		}
+	}
+	var l Level
+	if err := decodeObject(lost.record, "level", &l); err != nil {
+		return err
+	}
+	l.Number = last + 1
+	lost.Number = l.Number
+	lost.record, err = encodeObject("level", &l)
+	return err
 }

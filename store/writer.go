@@ -275,6 +275,9 @@ func (w *Writer) end(ctx context.Context, putErr error) error {
 			putErr = ErrFenced
 		}
 	}
+	if errors.Is(putErr, ErrFenced) {
+		putErr = errors.Join(putErr, w.discard(ctx))
+	}
 	if err := w.repo.dropClaim(ctx, w.claim); err != nil && putErr != nil {
 		return errors.Join(putErr, err)
 	}
@@ -304,6 +307,12 @@ func (w *Writer) Abort(ctx context.Context) error {
 	}
 	if err := w.repo.fence(ctx, w.claim.Name, w.Number, w.ID, w.ID); err != nil {
 		return err // the claim stays: the next run finds this one gone and fences it
+	}
+	if c, err := w.repo.readCommit(ctx, w.claim.Name, w.Number); err == nil && c.run() != w.ID {
+		// A lost level was put back there.
+		if err := w.discard(ctx); err != nil {
+			return err
+		}
 	}
 	return w.repo.dropClaim(ctx, w.claim)
 }
