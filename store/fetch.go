@@ -355,14 +355,29 @@ func (f *fetcher) salvage(ctx context.Context, kind Kind, key string, refs []wan
 // time. What is done with them must not wait for its turn, since that may need
 // another pack.
 func (r *Repository) scan(ctx context.Context, kind Kind, key string) (map[uint32][]foundFrame, error) {
-	r.salvaging.Lock()
-	defer r.salvaging.Unlock()
+	if err := r.beginSalvage(ctx); err != nil {
+		return nil, err
+	}
+	defer r.endSalvage()
 	p, err := r.readReadable(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	return scanFrames(p, maxRawOf(kind, r.ChunkSize)), nil
 }
+
+// beginSalvage waits for the turn to salvage a pack, which endSalvage passes on.
+// Whoever waits may be cancelled: the one before may be waiting for the backend.
+func (r *Repository) beginSalvage(ctx context.Context) error {
+	select {
+	case r.salvaging <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (r *Repository) endSalvage() { <-r.salvaging }
 
 // choose decodes the frame that has the checksum of a reference.
 func (f *fetcher) choose(frames []foundFrame, w wanted) (raw []byte, ok bool) {

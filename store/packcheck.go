@@ -310,8 +310,10 @@ func (c *packChecker) bytes(p []byte, i uint32, e *entry, maxRaw int) error {
 func (c *packChecker) salvage(ctx context.Context, cause error) error {
 	c.report.Table = cause
 	repo := c.survey.repo
-	repo.salvaging.Lock()
-	defer repo.salvaging.Unlock()
+	if err := repo.beginSalvage(ctx); err != nil {
+		return err
+	}
+	defer repo.endSalvage()
 	p, err := repo.readReadable(ctx, c.key)
 	if err != nil {
 		return err

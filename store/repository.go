@@ -70,7 +70,7 @@ type Repository struct {
 	// Packs are closed at this many bytes; tests make them small.
 	packSizes map[Kind]int
 
-	salvaging sync.Mutex
+	salvaging chan struct{} // has room for one
 
 	probing sync.Mutex
 	probed  bool // the store refuses to create an object twice
@@ -151,7 +151,7 @@ func probe(ctx context.Context, b Backend) error {
 // cache is a folder for what can be had again at any time; "" keeps it in
 // memory.
 func Open(ctx context.Context, b Backend, cache string) (*Repository, error) {
-	r := &Repository{backend: b, self: thisProcess(), newRun: NewRunID, clock: time.Now, generations: map[packName]uint32{}, packSizes: map[Kind]int{KindData: dataPackSize, KindMap: mapPackSize}}
+	r := &Repository{backend: b, self: thisProcess(), newRun: NewRunID, clock: time.Now, salvaging: make(chan struct{}, 1), generations: map[packName]uint32{}, packSizes: map[Kind]int{KindData: dataPackSize, KindMap: mapPackSize}}
 	var c config
 	err := r.getObject(ctx, configKey, "repository", &c)
 	if errors.Is(err, fs.ErrNotExist) {
