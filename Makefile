@@ -75,8 +75,8 @@ test-binaries: headers
 	$(build) -o .cache/tests/backy ./cmd/backy
 
 # Each part is one that tries more the longer it may.
-soak: headers ## try for hours what make test tries for minutes: schedules, faults, flips, kills
-	$(GO) test ./store -run 'TestSchedules$$' -schedules 100000 -timeout 0
+soak: headers ## try for hours what make test tries for minutes: schedules (SCHEDULES=n from SEED=n), faults, flips, kills
+	$(GO) test ./store -run 'TestSchedules$$' -v -schedules $(or $(SCHEDULES),100000) -seed $(or $(SEED),1) -timeout 0
 	$(GO) test ./store -run Flips -soak -timeout 0
 	$(GO) test ./store/dir -run Power -soak -rapid.checks 20000 -timeout 0
 	$(GO) test ./engine -run 'Troubled|AtOnce|Sleeper|Crash|Prefix' -soak -timeout 0

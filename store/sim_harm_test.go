@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"testing/synctest"
-	"time"
 )
 
 // harmed is what has gone bad, at most what may without a level being lost for
@@ -16,19 +14,21 @@ type harmed struct {
 	often bool
 	data  map[place]bool
 	maps  map[PackID]string // the folder
+	since map[PackID]int    // the step at which an object of a data pack went bad last
 }
 
-func newHarmed() harmed { return harmed{data: map[place]bool{}, maps: map[PackID]string{}} }
+func newHarmed() harmed {
+	return harmed{data: map[place]bool{}, maps: map[PackID]string{}, since: map[PackID]int{}}
+}
 
 func (x harmed) clone() harmed {
-	return harmed{x.often, maps.Clone(x.data), maps.Clone(x.maps)}
+	return harmed{x.often, maps.Clone(x.data), maps.Clone(x.maps), maps.Clone(x.since)}
 }
 
 // has reports whether something befell a chunk.
 func (x harmed) has(ref Ref) bool { return x.data[place{KindData, ref.Pack, ref.Index}] }
 
-// chunks are references to all that can be read of an object. What is in an
-// older generation too does not count: that may be about to be deleted.
+// chunks are references to all that can be read of an object.
 func (w *world) chunks(key string, id PackID) (refs []Ref) {
 	r, err := (&host{w: w, id: len(w.hosts)}).open(w.disk)
 	if err != nil {
@@ -60,57 +60,6 @@ type olderCopy struct {
 	running  map[*host]RunID
 }
 
-// plan decides what will befall this world.
-func (w *world) plan() {
-	if w.rnd.IntN(3) == 0 {
-		at := w.rnd.IntN(700)
-		w.copied = &olderCopy{at: at, back: at + 1 + w.rnd.IntN(700)}
-	}
-	if w.rnd.IntN(2) == 0 {
-		w.harmed.often = true
-	}
-}
-
-// mishap lets something happen now and then, and reports whether other calls
-// may wait now.
-func (w *world) mishap(step int) (others bool) {
-	switch c := w.copied; {
-	case c == nil || step < c.at:
-	case c.running == nil:
-		w.copy(c)
-	case step >= c.back:
-		w.putBack(c)
-		w.copied = nil
-		return true
-	}
-	if w.harmed.often && w.rnd.IntN(150) == 0 {
-		w.harm()
-	}
-	if w.rnd.IntN(20) == 0 {
-		time.Sleep(time.Duration(w.rnd.IntN(20)) * time.Second)
-		synctest.Wait()
-		others = true
-	}
-	h := w.hosts[w.rnd.IntN(len(w.hosts))]
-	if h.done || h.crashed {
-		return others
-	}
-	switch w.rnd.IntN(500) {
-	case 0:
-		h.crashed = true
-		w.figures.Crashes++
-		w.note("host %d crashes", h.id)
-		return true
-	case 1, 2:
-		h.frozen = 20 + w.rnd.IntN(500)
-		w.figures.Freezes++
-		w.note("host %d freezes for %d steps", h.id, h.frozen)
-		time.Sleep(time.Duration(w.rnd.IntN(120)) * time.Second)
-		return true
-	}
-	return others
-}
-
 // harm changes or loses an object.
 func (w *world) harm() {
 	var keys []string
@@ -128,6 +77,13 @@ func (w *world) harm() {
 	}
 	slices.Sort(keys)
 	key := keys[w.rnd.IntN(len(keys))]
+	// A pack of two generations is about to lose one.
+	i := slices.IndexFunc(keys, func(key string) bool {
+		return strings.HasPrefix(key, dataPrefix) && strings.Contains(key, ".") && slices.Contains(keys, key[:strings.IndexByte(key, '.')])
+	})
+	if i >= 0 && w.rnd.IntN(2) == 0 {
+		key = keys[i]
+	}
 	p, err := readAll(context.Background(), w.disk, key, maxPackBytes)
 	if err != nil {
 		w.t.Fatal(err)
@@ -160,10 +116,62 @@ func (w *world) harm() {
 		w.harmed.maps[id] = folder
 		return
 	}
-	after := w.chunks(key, id)
+	w.harmed.since[id] = w.step
+	w.blame(id, before, w.left(id, ""))
+}
+
+// left are references to all that can be read of a data pack's objects, but for
+// one.
+func (w *world) left(id PackID, but string) (refs []Ref) {
+	keys, err := (&Repository{backend: w.disk}).copies(context.Background(), KindData, dataPrefix, id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, key := range keys {
+		if key != but {
+			refs = append(refs, w.chunks(key, id)...)
+		}
+	}
+	return refs
+}
+
+// blame takes for harmed what was there and is left nowhere.
+func (w *world) blame(id PackID, before, left []Ref) (lost []Ref) {
 	for _, ref := range before {
-		if !slices.Contains(after, ref) {
+		if !slices.Contains(left, ref) {
+			lost = append(lost, ref)
 			w.harmed.data[place{KindData, id, ref.Index}] = true
+		}
+	}
+	return lost
+}
+
+// replaced watches who deletes an older generation of a pack that has gone bad:
+// the newer ones must have what levels need of it, as far as he can know. What has
+// gone bad since he looked is blamed on the disk.
+func (w *world) replaced(h *host, key string) {
+	folder, id, generation, err := parsePackKey(key)
+	if err != nil || folder != dataPrefix {
+		return
+	}
+	since, harmed := w.harmed.since[id]
+	looked := -1 // when the host read of a newer generation last
+	for key, step := range h.looked {
+		if _, other, g, err := parsePackKey(key); err == nil && other == id && g > generation {
+			looked = max(looked, step)
+		}
+	}
+	if !harmed || looked < 0 {
+		return
+	}
+	r, err := (&host{w: w, id: len(w.hosts)}).open(w.disk)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	live := w.marked(context.Background(), r).chunks
+	for _, ref := range w.blame(id, w.chunks(key, id), w.left(id, key)) {
+		if live.has(id, ref.Index) && looked > since {
+			w.t.Errorf("host %d deletes %s, and nothing newer has index %d, which a level needs", h.id, key, ref.Index)
 		}
 	}
 }
@@ -184,7 +192,7 @@ func (w *world) copy(c *olderCopy) {
 	c.changes, c.oracle, c.harmed = len(w.disk.Log()), w.oracle.clone(), w.harmed.clone()
 	c.running = map[*host]RunID{}
 	for _, h := range w.hosts {
-		if h.busy {
+		if h.doing != "" {
 			c.running[h] = h.run
 		}
 	}
@@ -193,33 +201,34 @@ func (w *world) copy(c *olderCopy) {
 func (w *world) putBack(c *olderCopy) {
 	w.note("the copy is put back")
 	w.figures.PutBack++
-	w.disk, w.oracle, w.harmed = w.disk.At(c.changes), c.oracle, c.harmed
-	w.oracle.forget(w.disk)
+	before := w.oracle
+	w.disk, w.oracle, w.harmed, w.late = w.disk.At(c.changes), c.oracle, c.harmed, nil
+	w.oracle.undecide(w.disk)
 	for _, h := range w.hosts {
 		switch {
 		case h.done || h.crashed:
 		case w.stopped(h, c):
 			h.crashed = true
 			w.note("host %d is stopped", h.id)
-		case h.busy:
+		case h.doing != "":
 			h.adrift = true
+			if l, ok := before.level(h.run); ok || h.doing == "backup" {
+				w.oracle.doubt(h.run, l)
+			}
 			w.note("host %d lives through it", h.id)
 		}
 	}
-	for _, role := range []string{"writer", "writer", "remover", "gc", "scrub", "reader"} {
+	for _, role := range []string{"writer", "pool", "remover", "gc", "gc", "recover", "scrub", "reader"} {
 		w.start(role)
 	}
 }
 
 // stopped reports whether a host must not live through it.
 func (w *world) stopped(h *host, c *olderCopy) bool {
-	if !h.busy {
+	switch h.doing {
+	case "", "open", "read", "scrub":
 		return false
-	}
-	switch strings.TrimPrefix(h.role, "old ") {
-	case "reader", "scrub":
-		return false
-	case "remover":
+	case "remove", "forget":
 		return true
 	}
 	if h.run != 0 && c.running[h] == h.run {

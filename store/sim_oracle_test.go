@@ -5,10 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"slices"
-	"strings"
 	"sync"
-	"time"
 )
 
 // oracle knows which levels there are to be, and every content that any ever
@@ -17,23 +14,36 @@ type oracle struct {
 	mu     *sync.Mutex
 	levels map[RunID]simLevel
 	all    map[RunID][simChunks]byte
+	losses map[RunID]simLoss
+	doubts map[RunID]bool
 }
 
 type simLevel struct {
 	name     Name
 	number   LevelNumber
 	promised bool // Commit said that it stands
+	denied   bool // Commit said that it does not, and never will
 	removed  bool // it may be removed
+	buried   bool // Remove said that it is
 }
 
+// simLoss is what was lost of a run below levels/.
+type simLoss int
+
+const (
+	recordLost    simLoss = iota + 1 // of a level that stood: recover brings it back
+	removalLost                      // of a level that may come back, if whole
+	tombstoneLost                    // of a run that did not commit: likewise
+)
+
 func newOracle() oracle {
-	return oracle{mu: &sync.Mutex{}, levels: map[RunID]simLevel{}, all: map[RunID][simChunks]byte{}}
+	return oracle{mu: &sync.Mutex{}, levels: map[RunID]simLevel{}, all: map[RunID][simChunks]byte{}, losses: map[RunID]simLoss{}, doubts: map[RunID]bool{}}
 }
 
 func (o oracle) clone() oracle {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.levels = maps.Clone(o.levels)
+	o.levels, o.losses, o.doubts = maps.Clone(o.levels), maps.Clone(o.losses), maps.Clone(o.doubts)
 	return o
 }
 
@@ -45,20 +55,66 @@ func (o oracle) written(l *Level, contents [simChunks]byte) {
 	o.all[l.Run] = contents
 }
 
-func (o oracle) promise(run RunID) {
+func (o oracle) change(run RunID, change func(l *simLevel)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l := o.levels[run]
-	l.promised = true
+	change(&l)
 	o.levels[run] = l
 }
 
-func (o oracle) remove(run RunID) {
+func (o oracle) promise(run RunID) { o.change(run, func(l *simLevel) { l.promised = true }) }
+
+func (o oracle) deny(run RunID) { o.change(run, func(l *simLevel) { l.denied = true }) }
+
+func (o oracle) remove(run RunID) { o.change(run, func(l *simLevel) { l.removed = true }) }
+
+func (o oracle) bury(run RunID) { o.change(run, func(l *simLevel) { l.buried = true }) }
+
+func (o oracle) lose(run RunID, what simLoss) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	l := o.levels[run]
-	l.removed = true
-	o.levels[run] = l
+	o.losses[run] = what
+}
+
+// doubt tells that a run lives through an older copy being put back. It never
+// commits, but what it stores looks to a recover like what is left of a level that
+// was lost, and may be put back, whole or not.
+func (o oracle) doubt(run RunID, l simLevel) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.doubts[run] = true
+	if l.name != "" {
+		o.levels[run] = simLevel{name: l.name, number: l.number}
+	}
+}
+
+// report takes note of what a recover says that it put back, and that it is not
+// whole: what was removed, or never committed, may come back so, but not in secret.
+func (o oracle) report(recovered []Recovered) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range recovered {
+		if l.Damaged > 0 && o.losses[l.Run] != recordLost {
+			o.doubts[l.Run] = true
+		}
+	}
+}
+
+// doubtful reports whether an error is about what such a run has stored, or one
+// that came back.
+func (o oracle) doubtful(err error) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var bad *ChunkError
+	return errors.As(err, &bad) && (o.doubts[bad.Ref.Pack.Run] || o.losses[bad.Ref.Pack.Run] > recordLost)
+}
+
+// lossy reports whether anything was lost below levels/.
+func (o oracle) lossy() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.losses) > 0
 }
 
 func (o oracle) of(run RunID) [simChunks]byte {
@@ -74,13 +130,20 @@ func (o oracle) level(run RunID) (simLevel, bool) {
 	return l, ok && l.name != ""
 }
 
-// forget drops levels that were about to be committed and are not there.
-func (o oracle) forget(b Backend) {
+func (o oracle) lossOf(run RunID) simLoss {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.losses[run]
+}
+
+// undecide is about levels that were about to be committed and are not there: what
+// is left of them may be put back some time, whole or not.
+func (o oracle) undecide(b Backend) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for run, l := range o.levels {
 		if _, err := b.Get(context.Background(), levelKey(l.name, l.number), nil, 0); errors.Is(err, fs.ErrNotExist) && !l.promised {
-			delete(o.levels, run)
+			o.doubts[run] = true
 		}
 	}
 }
@@ -89,6 +152,12 @@ func (o oracle) forget(b Backend) {
 // right, and only what has gone bad cannot be read, unless the level was
 // removed meanwhile.
 func (h *host) judge(l *Level, contents [simChunks]byte, bad map[int64]*ChunkError, err error) error {
+	return h.judgeHeld(l, contents, bad, err, false)
+}
+
+// judgeHeld is judge for a reader whose hold stands all the time: a removal does
+// not excuse what it cannot read.
+func (h *host) judgeHeld(l *Level, contents [simChunks]byte, bad map[int64]*ChunkError, err error, held bool) error {
 	if h.crashed {
 		return err
 	}
@@ -100,176 +169,16 @@ func (h *host) judge(l *Level, contents [simChunks]byte, bad map[int64]*ChunkErr
 		}
 	}
 	stands, ok := h.w.oracle.level(l.Run)
-	if !ok || stands.removed || h.adrift {
+	if !held && (!ok || stands.removed || h.w.oracle.lossOf(l.Run) > 0 || h.w.oracle.doubts[l.Run]) || h.adrift || h.troubled {
 		return nil
 	}
 	if err != nil {
-		h.w.t.Errorf("host %d: %s level %s cannot be read: %v", h.id, l.Name, l.Number, err)
+		h.w.t.Errorf("host %d: %s level %s cannot be read, held %t: %v", h.id, l.Name, l.Number, held, err)
 	}
 	for _, e := range bad {
 		if !h.w.harmed.has(e.Ref) {
-			h.w.t.Errorf("host %d: %s level %s: nothing befell it, but %v", h.id, l.Name, l.Number, e)
+			h.w.t.Errorf("host %d: %s level %s, held %t: nothing befell it, but %v", h.id, l.Name, l.Number, held, e)
 		}
 	}
 	return nil
-}
-
-// finish checks, as a host that comes afterwards, that every promise is kept,
-// that gc leaves nothing that no level reaches, and that all is whole again
-// once somebody has had the bytes of what is bad.
-func (w *world) finish() {
-	ctx := context.Background()
-	h := &host{w: w, id: len(w.hosts), rnd: w.rnd}
-	time.Sleep(leaseTime + time.Hour)
-	if r, err := h.open(w.disk); err != nil {
-		w.t.Error(err)
-	} else {
-		w.promises(ctx, h, r)
-		for range 2 { // the first one honours, for the last time, what dead readers held
-			if _, err := r.GC(ctx, GCOptions{}); err != nil {
-				w.t.Errorf("a gc afterwards: %v", err)
-			}
-		}
-	}
-	for range 2 {
-		w.heal(ctx, h)
-	}
-	r, err := h.open(w.disk)
-	if err != nil {
-		w.t.Error(err)
-		return
-	}
-	if _, err := r.GC(ctx, GCOptions{}); err != nil {
-		w.t.Errorf("the last gc: %v", err)
-	}
-	lost := w.lost(ctx, r)
-	maps.DeleteFunc(w.harmed.data, func(at place, _ bool) bool { return !lost[at.pack] })
-	w.promises(ctx, h, r)
-	w.checkStock(ctx, r)
-}
-
-// promises finds every level that must stand, and no other.
-func (w *world) promises(ctx context.Context, h *host, r *Repository) {
-	for run, want := range w.oracle.levels {
-		if want.removed || want.name == "" {
-			continue
-		}
-		c, err := r.readCommit(ctx, want.name, want.number)
-		theirs := err == nil && (c.level == nil || c.level.Run != run)
-		if !want.promised && (errors.Is(err, fs.ErrNotExist) || theirs) {
-			continue
-		}
-		if err != nil || theirs {
-			w.t.Errorf("%s level %s is gone: %v", want.name, want.number, err)
-			continue
-		}
-		contents, bad, err := h.read(ctx, r, c.level)
-		_ = h.judge(c.level, contents, bad, err)
-	}
-}
-
-// heal notes all that is bad, and has every byte backed up again.
-func (w *world) heal(ctx context.Context, h *host) {
-	r, err := h.open(w.disk)
-	if err != nil {
-		w.t.Error(err)
-		return
-	}
-	for _, name := range []Name{"a", "b", "healer"} {
-		levels, err := r.Levels(ctx, name)
-		if err != nil {
-			w.t.Error(err)
-		}
-		for i := range levels {
-			if err := h.note(ctx, r, &levels[i]); err != nil {
-				w.t.Errorf("scrub: %v", err)
-			}
-		}
-	}
-	var all [simChunks]byte
-	for pos := range all {
-		all[pos] = byte(pos % simKinds)
-	}
-	for _, name := range []Name{"a", "b", "healer"} {
-		writer, err := r.Begin(ctx, name, WriterOptions{})
-		if err != nil {
-			w.t.Errorf("the next backup of %s: %v", name, err)
-			continue
-		}
-		var base *Level
-		contents := all
-		if levels := writer.History.Levels; len(levels) > 0 {
-			base = &levels[len(levels)-1]
-			contents = w.oracle.of(base.Run)
-		}
-		if err := h.write(ctx, r, writer, base, contents); err != nil {
-			w.t.Errorf("the next backup of %s: %v", name, errors.Join(err, writer.Abort(ctx)))
-		}
-	}
-}
-
-// lost are the data packs of which nothing is left: no newest level has them.
-func (w *world) lost(ctx context.Context, r *Repository) map[PackID]bool {
-	d, err := r.Damage(ctx)
-	if err != nil {
-		w.t.Error(err)
-		return nil
-	}
-	m := w.marked(ctx, r)
-	lost := map[PackID]bool{}
-	for at := range d.places {
-		left, err := r.copies(ctx, at.kind, foldersOf(at.kind)[0], at.pack)
-		switch {
-		case err != nil:
-			w.t.Error(err)
-		case at.kind == KindMap && !hasBit(m.nodes.of(at.pack), at.index):
-			// Nobody has a node's bytes but its copies; it goes with its pack.
-		case at.kind == KindMap || len(left) > 0:
-			w.t.Errorf("pack %s is noted as damaged still: %s", at.pack, left)
-		default:
-			lost[at.pack] = true
-		}
-	}
-	return lost
-}
-
-// marked is what the levels reach.
-func (w *world) marked(ctx context.Context, r *Repository) *marker {
-	m := newMarker(r, &GCProgress{})
-	found, err := r.listRoots(ctx)
-	if err == nil {
-		err = m.mark(ctx, found.levels, found.removed)
-	}
-	if err != nil {
-		w.t.Error(err)
-	}
-	return m
-}
-
-// checkStock fails for packs that no level reaches, and for traces in work/
-// other than the tombstones of gcs.
-func (w *world) checkStock(ctx context.Context, r *Repository) {
-	s, err := r.stock(ctx)
-	if err != nil {
-		w.t.Error(err)
-		return
-	}
-	m := w.marked(ctx, r)
-	for name := range s.all() {
-		live := m.chunks
-		if name.folder != dataPrefix {
-			live = m.nodes
-		}
-		if live.count(name.id) == 0 && !(s.isLast(name) && m.runs[name.id.Run]) {
-			w.t.Errorf("%s%s is left, and no level reaches it", name.folder, name.id)
-		}
-	}
-	keys, err := r.list(ctx, workPrefix)
-	if err != nil {
-		w.t.Error(err)
-	}
-	keys = slices.DeleteFunc(keys, func(key string) bool { return strings.HasPrefix(key, workPrefix+"verdict.") })
-	if len(keys) > 0 {
-		w.t.Errorf("left in work/: %s", keys)
-	}
 }

@@ -27,6 +27,8 @@ type Op struct {
 type Mem struct {
 	mu      sync.RWMutex
 	objects map[string][]byte
+	keys    []string // of the objects, sorted
+	size    int64    // bytes of all objects
 	log     []Op
 }
 
@@ -47,13 +49,31 @@ func (m *Mem) At(n int) *Mem {
 	past := New()
 	past.log = slices.Clip(m.Log()[:n])
 	for _, op := range past.log {
-		if op.Deleted {
-			delete(past.objects, op.Key)
-		} else {
-			past.objects[op.Key] = op.Data
-		}
+		past.apply(op)
 	}
 	return past
+}
+
+// apply makes a change, of an object that is there if it is deleted, and is not
+// if it is put.
+func (m *Mem) apply(op Op) {
+	at, _ := slices.BinarySearch(m.keys, op.Key)
+	if op.Deleted {
+		m.size -= int64(len(m.objects[op.Key]))
+		delete(m.objects, op.Key)
+		m.keys = slices.Delete(m.keys, at, at+1)
+		return
+	}
+	m.objects[op.Key] = op.Data
+	m.keys = slices.Insert(m.keys, at, op.Key)
+	m.size += int64(len(op.Data))
+}
+
+// Size is how many bytes the objects have together.
+func (m *Mem) Size() int64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.size
 }
 
 // Put creates an object from a copy of the parts.
@@ -67,8 +87,9 @@ func (m *Mem) Put(ctx context.Context, key string, parts ...[]byte) error {
 	if _, exists := m.objects[key]; exists {
 		return fail("put", key, fs.ErrExist)
 	}
-	m.objects[key] = data
-	m.log = append(m.log, Op{Key: key, Data: data})
+	op := Op{Key: key, Data: data}
+	m.apply(op)
+	m.log = append(m.log, op)
 	return nil
 }
 
@@ -95,10 +116,12 @@ func (m *Mem) Get(ctx context.Context, key string, p []byte, off int64) (int, er
 func (m *Mem) List(ctx context.Context, prefix string, fn func(key string, size int64) error) error {
 	sizes := map[string]int64{}
 	m.mu.RLock()
-	for k, data := range m.objects {
-		if strings.HasPrefix(k, prefix) {
-			sizes[k] = int64(len(data))
+	at, _ := slices.BinarySearch(m.keys, prefix)
+	for _, k := range m.keys[at:] {
+		if !strings.HasPrefix(k, prefix) {
+			break
 		}
+		sizes[k] = int64(len(m.objects[k]))
 	}
 	m.mu.RUnlock()
 	if ctx.Err() != nil {
@@ -123,8 +146,9 @@ func (m *Mem) Delete(ctx context.Context, key string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, exists := m.objects[key]; exists {
-		delete(m.objects, key)
-		m.log = append(m.log, Op{Key: key, Deleted: true})
+		op := Op{Key: key, Deleted: true}
+		m.apply(op)
+		m.log = append(m.log, op)
 	}
 	return nil
 }

@@ -48,6 +48,13 @@ func TestAt(t *testing.T) {
 		if got := objects(t, past); !maps.Equal(got, state) {
 			t.Errorf("after %d changes: %v, want %v", n, got, state)
 		}
+		size := 0
+		for _, data := range state {
+			size += len(data)
+		}
+		if got := past.Size(); got != int64(size) {
+			t.Errorf("after %d changes: %d bytes, want %d", n, got, size)
+		}
 		if got := past.Log(); len(got) != n {
 			t.Errorf("after %d changes: log of %d", n, len(got))
 		}
