@@ -148,6 +148,8 @@ func (h *host) explain(err error) {
 	switch {
 	case err == nil, h.crashed, errors.Is(err, errCrashed), errors.As(err, &busy):
 	case errors.As(err, &fault):
+	case h.w.oracle.lossy() && errors.Is(err, fs.ErrNotExist):
+		// What is lost may have been listed just before.
 	case h.adrift, h.w.oracle.doubtful(err):
 		// What it was at is not there any more.
 	case (h.slept || h.fenced()) && (errors.Is(err, fs.ErrNotExist) || errors.As(err, &bad)):

@@ -114,11 +114,27 @@ type figures struct {
 
 func (f *figures) add(o *figures) {
 	for _, n := range [][2]*int{
-		{&f.Steps, &o.Steps}, {&f.Crashes, &o.Crashes}, {&f.Halts, &o.Halts}, {&f.Jumps, &o.Jumps}, {&f.Faults, &o.Faults},
-		{&f.Late, &o.Late}, {&f.Full, &o.Full}, {&f.Harms, &o.Harms}, {&f.Losses, &o.Losses}, {&f.PutBack, &o.PutBack},
-		{&f.Levels, &o.Levels}, {&f.Mended, &o.Mended}, {&f.Verdicts, &o.Verdicts}, {&f.Waited, &o.Waited},
-		{&f.Recovered, &o.Recovered}, {&f.Abandoned, &o.Abandoned}, {&f.Removed, &o.Removed}, {&f.Read, &o.Read}, {&f.Held, &o.Held},
-		{&f.Fenced, &o.Fenced}, {&f.Refused, &o.Refused},
+		{&f.Steps, &o.Steps},
+		{&f.Crashes, &o.Crashes},
+		{&f.Halts, &o.Halts},
+		{&f.Jumps, &o.Jumps},
+		{&f.Faults, &o.Faults},
+		{&f.Late, &o.Late},
+		{&f.Full, &o.Full},
+		{&f.Harms, &o.Harms},
+		{&f.Losses, &o.Losses},
+		{&f.PutBack, &o.PutBack},
+		{&f.Levels, &o.Levels},
+		{&f.Mended, &o.Mended},
+		{&f.Verdicts, &o.Verdicts},
+		{&f.Waited, &o.Waited},
+		{&f.Recovered, &o.Recovered},
+		{&f.Abandoned, &o.Abandoned},
+		{&f.Removed, &o.Removed},
+		{&f.Read, &o.Read},
+		{&f.Held, &o.Held},
+		{&f.Fenced, &o.Fenced},
+		{&f.Refused, &o.Refused},
 	} {
 		*n[0] += *n[1]
 	}
