@@ -184,7 +184,11 @@ func (v *recovery) abandon(ctx context.Context, left *LostError) (given []LostLe
 		if err := v.gc.checkClaim(ctx); err != nil {
 			return given, err
 		}
-		if err := r.fence(ctx, l.Name, l.Number, 0, v.gc.run); err != nil {
+		settle := func() error { return r.fence(ctx, l.Name, l.Number, 0, v.gc.run) }
+		if l.Taken {
+			settle = func() error { return r.abandon(ctx, l.Run, v.gc.run) }
+		}
+		if err := settle(); err != nil {
 			return given, fmt.Errorf("give up %s: %w", l, err)
 		}
 		given = append(given, l)
