@@ -160,7 +160,7 @@ func (w *world) strangers(ctx context.Context, r *Repository) {
 		for i := range levels {
 			l, ok := w.oracle.level(levels[i].Run)
 			switch loss := w.oracle.lossOf(levels[i].Run); {
-			case (!ok || l.denied && l.number != levels[i].Number) && (w.figures.PutBack > 0 || w.oracle.lossy()):
+			case (!ok || l.number != levels[i].Number) && (w.figures.PutBack > 0 || w.oracle.lossy()):
 				// Where an older copy was put back, or a record below its number was lost,
 				// a run's claim goes without a tombstone: the copy of its record is then
 				// taken for a lost level's.
