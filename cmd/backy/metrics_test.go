@@ -29,7 +29,7 @@ func everything(file string) (*metrics, *report) {
 	m := &metrics{file: file, started: at, source: "rbd:vms", known: true, backup: true, items: []health.Item{
 		{
 			Name: "vms/web1", State: health.Damaged, Problems: []health.Word{health.Damaged, health.Unusual}, Levels: 3, Level: 3, Time: at,
-			Scrubbed: at, DamagedChunks: 2, DamagedLevels: []store.LevelNumber{1, 3}, Newest: &good,
+			Scrubbed: at, DamagedChunks: 2, DamagedLevels: []store.LevelNumber{1, 3}, Newest: &good, Dated: &good,
 			Unusual: []engine.Unusual{{Figure: engine.FigureChanged, Value: 0.9, Usual: 0.01, Levels: 7}},
 		},
 		{Name: "vms/web2", State: health.Missing, Problems: []health.Word{health.Missing}},

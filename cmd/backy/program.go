@@ -171,7 +171,7 @@ func (p *program) finish(err error) int {
 	}
 	if p.json {
 		p.report.set(err, p.talk.warned())
-		if jsonErr := writeJSON(p.stdout, p.report); err == nil {
+		if jsonErr := p.document(&p.report); err == nil {
 			err = jsonErr
 		}
 	}
@@ -190,6 +190,9 @@ func (p *program) unknown(err error) {
 	text, _, _ := strings.Cut(errorText(err), "\n")
 	_ = p.print("BACKY UNKNOWN - " + strings.ReplaceAll(text, "|", "/") + "\n")
 }
+
+// document prints the one document of --json.
+func (p *program) document(r *report) error { return writeJSON(p.stdout, r) }
 
 func writeJSON(w io.Writer, v any) error {
 	text, err := json.MarshalIndent(v, "", "  ")

@@ -75,7 +75,7 @@ func (p *program) abandon(stuck *stuckError) int {
 		if p.json {
 			r := report{Command: p.report.Command}
 			r.set(stuck, p.talk.warned())
-			_ = writeJSON(p.stdout, r) // who reads it may be gone
+			_ = p.document(&r) // who reads it may be gone
 		}
 	}()
 	select {
