@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -20,7 +21,7 @@ type readingHost struct {
 	disk  *mem.Mem
 	repo  *Repository
 	level Level
-	moved int64
+	moved atomic.Int64
 	warns []string
 }
 
@@ -55,7 +56,7 @@ func newReadingHost(t *testing.T) *readingHost {
 
 func (h *readingHost) hold() (context.Context, func()) {
 	return h.repo.Hold(h.t.Context(), &h.level, HoldOptions{
-		Moved: func() int64 { return h.moved },
+		Moved: h.moved.Load,
 		Warn:  func(format string, args ...any) { h.warns = append(h.warns, fmt.Sprintf(format, args...)) },
 	})
 }
@@ -86,7 +87,7 @@ func (h *readingHost) kept() bool {
 // sleep lets time pass, in which the reader goes on.
 func (h *readingHost) sleep(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		h.moved++
+		h.moved.Add(1)
 		time.Sleep(min(30*time.Second, time.Until(end)))
 	}
 }
@@ -133,7 +134,7 @@ func TestHoldEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newReadingHost(t)
 		ctx, kill := context.WithCancel(t.Context())
-		h.repo.Hold(ctx, &h.level, HoldOptions{Moved: func() int64 { return h.moved }})
+		h.repo.Hold(ctx, &h.level, HoldOptions{Moved: h.moved.Load})
 		h.sleep(time.Hour)
 		kill()
 		h.remove()

@@ -108,9 +108,14 @@ func TestLeased(t *testing.T) {
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(300*time.Millisecond, func() { _, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK) })
+	ended := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() {
+		defer close(ended)
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	})
 	p := make([]byte, 4)
 	if _, err := d.Get(t.Context(), "data/r/0", p, 0); err != nil || string(p) != "good" {
 		t.Errorf("%q, %v", p, err)
 	}
+	<-ended
 }
