@@ -18,6 +18,9 @@ const (
 	marksPrefix   = "marks/"
 )
 
+// ConfigName is the file that makes a folder a repository.
+const ConfigName = configKey
+
 // Folders are the names of a repository's folders.
 func Folders() []string {
 	prefixes := []string{dataPrefix, mapsPrefix, twinsPrefix, levelsPrefix, workPrefix, damagedPrefix, marksPrefix}

@@ -129,7 +129,7 @@ func locateNearest(backupDir string) (place, error) {
 }
 
 // marker is the file that makes a folder a repository.
-const marker = "backy.json"
+const marker = store.ConfigName
 
 // repositoryAbove is the nearest folder at or above path that is a repository,
 // or "". A folder that cannot be looked into is an error: it might be one.

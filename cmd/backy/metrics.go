@@ -134,8 +134,9 @@ func (m *metrics) lookUp(ctx context.Context) error {
 // write writes the file: whole or not at all, and readable for others. Where the
 // run ended before it knew its images, what the file said of them stays.
 func (m *metrics) write(r *report) error {
-	if m.file == "" {
-		return nil
+	// A run that ends before it has looked comes here, too.
+	if err := m.checkFile(); m.file == "" || err != nil {
+		return err
 	}
 	labels := prometheus.Labels{"command": r.Command, "source": m.source, "repository": m.folder}
 	if r.Repository != nil {
@@ -336,6 +337,13 @@ func (m *metrics) checkFile() error {
 		return fmt.Errorf("--metrics-file: %w", err)
 	} else if !info.IsDir() {
 		return usagef("--metrics-file %s: %s is no folder", m.file, filepath.Dir(m.file))
+	}
+	// It is replaced as a whole, whatever is there.
+	if info, err := os.Lstat(m.file); err == nil && !info.Mode().IsRegular() {
+		return usagef("--metrics-file %s: is no regular file, and would be replaced by one", m.file)
+	}
+	if err := inNoRepository(m.file); err != nil {
+		return fmt.Errorf("--metrics-file: %w", err)
 	}
 	return nil
 }

@@ -114,6 +114,9 @@ func (p *program) openTarget(ctx context.Context, arg string, at place, f target
 	if err := outside(arg, at.dir); err != nil {
 		return nil, err
 	}
+	if err := inNoRepository(arg); err != nil {
+		return nil, err
+	}
 	if beneath, err := local.Beneath(arg, at.dir); err != nil {
 		return nil, err
 	} else if beneath {
@@ -135,6 +138,15 @@ func outside(arg, repository string) error {
 		return fmt.Errorf("%s: lies inside the repository %s, or is the device that it is on", arg, repository)
 	}
 	return nil
+}
+
+// inNoRepository refuses to write where any repository keeps its objects.
+func inNoRepository(path string) error {
+	dir, err := local.RepositoryAt(path)
+	if err == nil && dir != "" {
+		err = fmt.Errorf("%s: lies inside the repository %s", path, dir)
+	}
+	return err
 }
 
 // maybePipe hints at "-" for a file that can be read from front to back only.

@@ -84,7 +84,11 @@ func (p *program) applyCommon(c *cli.Context) error {
 	if refused := c.Command.Name == "forget" || c.Bool("forget"); zoneProblem != nil && !refused && !timeless[c.Command.Name] {
 		p.talk.warn("%v: times are shown as UTC", zoneProblem)
 	}
-	return p.metrics.checkFile()
+	err := p.metrics.checkFile()
+	if err != nil {
+		p.metrics.file = "" // nor is it written when the run ends
+	}
+	return err
 }
 
 func (p *program) commonFlags() []cli.Flag {
