@@ -110,7 +110,8 @@ share() {
 # within runs a command in the checkout as the root shows it.
 within() {
 	# The build cache does not know when the headers of C are others: it is the root's own.
-	chroot "$1" env -i PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+	# Whoever is started in the background ignores Ctrl-C, and so would all that tests start.
+	chroot "$1" env -i --default-signal=INT PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} \
 		GOTOOLCHAIN=local GOPROXY=off GOFLAGS=-buildvcs=false GOMODCACHE=/var/cache/modules GOCACHE=/var/cache/go-build \
 		sh -c 'cd /backy && exec "$@"' sh "${@:2}" 9<&-

@@ -88,10 +88,10 @@ func TestP21QoS(t *testing.T) {
 		t.Errorf("an image that insists: %v", err)
 	}
 
-	l.rbd("config", "pool", "set", l.pool, "rbd_qos_bps_limit", "2097152")
+	l.rbd("config", "pool", "set", l.pool, "rbd_qos_bps_limit", "1048576")
 	_, warnings, err = backup(l.conn, limited("of the pool"))
 	l.must(err)
-	told("by the pool", warnings, "the pool's rbd_qos_bps_limit of 2097152")
+	told("by the pool", warnings, "the pool's rbd_qos_bps_limit of 1048576")
 }
 
 // What is in flight is never more than the limit, and one operation never more
