@@ -164,6 +164,7 @@ func (w *world) strangers(ctx context.Context, r *Repository) {
 				// Where an older copy was put back, or a record below its number was lost,
 				// a run's claim goes without a tombstone: the copy of its record is then
 				// taken for a lost level's.
+				w.orphan(ctx, r, &levels[i])
 			case !ok || l.name != name || l.number != levels[i].Number && loss == 0:
 				w.t.Errorf("%s level %s of run %s was never written", name, levels[i].Number, levels[i].Run)
 			case loss > recordLost:
@@ -296,5 +297,35 @@ func (w *world) checkStock(ctx context.Context, r *Repository) {
 	keys = slices.DeleteFunc(keys, func(key string) bool { return strings.HasPrefix(key, workPrefix+"verdict.") })
 	if len(keys) > 0 {
 		w.t.Errorf("left in work/: %s", keys)
+	}
+}
+
+// orphan checks a level that nobody promised, or under another number than it was
+// promised under: what can be read of it is what its run wrote, and what cannot
+// be read has gone bad, or is noted.
+func (w *world) orphan(ctx context.Context, r *Repository, l *Level) {
+	want, known := w.oracle.wrote(l.Run)
+	if !known {
+		w.t.Errorf("%s level %s: nobody ever wrote what it holds", l.Name, l.Number)
+		return
+	}
+	contents, bad, err := (&host{w: w, id: len(w.hosts)}).read(ctx, r, l)
+	if err != nil {
+		w.t.Errorf("%s level %s, which was put back: %v", l.Name, l.Number, err)
+		return
+	}
+	d, err := r.Damage(ctx)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	for pos := range contents {
+		switch e := bad[int64(pos)]; {
+		case e == nil && contents[pos] != want[pos]:
+			w.t.Errorf("%s level %s holds %v instead of %v", l.Name, l.Number, contents, want)
+			return
+		case e != nil && !w.harmed.has(e.Ref) && !d.Has(KindData, e.Ref):
+			w.t.Errorf("%s level %s: nobody has noted that %v", l.Name, l.Number, e)
+		}
 	}
 }

@@ -145,10 +145,11 @@ func (h *host) explain(err error) {
 	var fault *injected
 	var lost *LostError
 	var gone *UnrecoverableError
+	var path *fs.PathError
 	switch {
 	case err == nil, h.crashed, errors.Is(err, errCrashed), errors.As(err, &busy):
 	case errors.As(err, &fault):
-	case h.w.oracle.lossy() && errors.Is(err, fs.ErrNotExist):
+	case h.w.oracle.lossy() && errors.Is(err, fs.ErrNotExist) && errors.As(err, &path) && strings.HasPrefix(path.Path, levelsPrefix):
 		// What is lost may have been listed just before.
 	case h.adrift, h.w.oracle.doubtful(err):
 		// What it was at is not there any more.

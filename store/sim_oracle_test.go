@@ -117,6 +117,14 @@ func (o oracle) lossy() bool {
 	return len(o.losses) > 0
 }
 
+// wrote returns what a run was about to commit, ever.
+func (o oracle) wrote(run RunID) (contents [simChunks]byte, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	contents, ok = o.all[run]
+	return contents, ok
+}
+
 func (o oracle) of(run RunID) [simChunks]byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
