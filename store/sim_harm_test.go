@@ -208,7 +208,7 @@ func (w *world) putBack(c *olderCopy) {
 		switch {
 		case h.done || h.crashed:
 		case w.stopped(h, c):
-			h.crashed = true
+			h.crashed, h.adrift = true, true
 			w.note("host %d is stopped", h.id)
 		case h.doing != "":
 			h.adrift = true
