@@ -82,6 +82,7 @@ inside() {
 	if [[ $write ]]; then mount --bind "$CHECKOUT/$write" "$root/backy/$write"; fi
 	mount --rbind /dev "$root/dev"
 	mount --rbind /proc "$root/proc"
+	mount --rbind /sys "$root/sys"
 	mount -t tmpfs backy "$root/tmp"
 	within "$root" docker/deps.sh "$deps" || unavailable "the packages of Ceph cannot be installed in $root: does this release have them? docker/deps.sh $deps"
 	flock -u 9
