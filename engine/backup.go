@@ -160,7 +160,7 @@ func (b *backup) describe(ctx context.Context) (Run, error) {
 	for _, bad := range h.Bad {
 		b.o.Warn("%s level %s cannot be read and is passed over: %v", b.name, bad.Number, bad.Err)
 	}
-	distrust, err := b.repo.Distrusted(ctx, b.name)
+	distrust, err := b.repo.Distrusted(ctx, b.name, h.Levels)
 	if err != nil {
 		return Run{}, err
 	}

@@ -240,7 +240,7 @@ func TestDeepScrub(t *testing.T) {
 	if report, err := scrub(data); err != nil || report.Compared < 50*chunk {
 		t.Fatalf("the same bytes: %v, %+v", err, report)
 	}
-	if n, err := r.Distrusted(context.Background(), "image"); n != 0 || err != nil {
+	if n, err := r.Distrusted(context.Background(), "image", nil); n != 0 || err != nil {
 		t.Fatalf("distrusted up to %d, %v", n, err)
 	}
 	for _, at := range []int{0, 10*chunk + 5, 50*chunk - 1, 70 * chunk, len(data) - 1} {
@@ -258,7 +258,7 @@ func TestDeepScrub(t *testing.T) {
 			t.Errorf("size %d instead of %d: %v", len(other), len(data), err)
 		}
 	}
-	if n, err := r.Distrusted(context.Background(), "image"); n != l.Number || err != nil {
+	if n, err := r.Distrusted(context.Background(), "image", nil); n != l.Number || err != nil {
 		t.Errorf("distrusted up to %d, %v", n, err)
 	}
 }

@@ -62,9 +62,13 @@ func Forget(ctx context.Context, repo *store.Repository, name store.Name, k Keep
 	if err != nil {
 		return f, err
 	}
+	protected := map[store.LevelNumber]bool{}
+	for i := range levels {
+		protected[levels[i].Number] = marked.Has(&levels[i])
+	}
 	j := judge{
 		keep: k, o: o, levels: newestFirst(levels), dating: k.date(levels),
-		protected: func(n store.LevelNumber) bool { return marked[n] },
+		protected: func(n store.LevelNumber) bool { return protected[n] },
 	}
 	if f, err = j.judge(); err != nil {
 		return f, fmt.Errorf("forget levels of %s: %w", name, err)

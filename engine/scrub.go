@@ -96,7 +96,7 @@ func Scrub(ctx context.Context, repo *store.Repository, level store.Level, o Scr
 	if o.Quick || o.Percent > 0 && o.Percent < 100 {
 		return *r, nil
 	}
-	return *r, o.Warn.unnoted(ctx, repo.MarkScrubbed(ctx, level.Name, level.Number, started))
+	return *r, o.Warn.unnoted(ctx, repo.MarkScrubbed(ctx, &level, started))
 }
 
 // produce emits what is to be checked: every chunk of the level, and in a deep

@@ -281,11 +281,11 @@ func (s *scrubAll) markLevels(ctx context.Context, started time.Time) error {
 	if s.o.Quick || s.share() != 0 {
 		return nil
 	}
-	well := map[store.Name][]store.LevelNumber{}
+	var well []store.SurveyedLevel
 	for _, l := range s.survey.Levels {
 		bad := func(d LevelDamage) bool { return d.Name == l.Name && d.Level == l.Number }
 		if !l.Committed.Truncate(time.Second).After(since) && !slices.ContainsFunc(s.report.Damaged, bad) {
-			well[l.Name] = append(well[l.Name], l.Number)
+			well = append(well, l)
 		}
 	}
 	return s.repo.MarkAllScrubbed(ctx, well, since)

@@ -221,7 +221,7 @@ func TestScrubAllGoesRound(t *testing.T) {
 	packs := int64(len(keys(t, b, "data/")) + len(keys(t, b, "maps")))
 	r := reopen(t, b)
 	for left := packs - 1; left >= 0; left-- {
-		if times, err := r.Scrubbed(ctx, "a"); err != nil || len(times) != 0 {
+		if times, err := r.Scrubbed(ctx, "a"); err != nil || len(times["a"]) != 0 {
 			t.Fatalf("with packs unchecked: %v, %v", times, err)
 		}
 		report, bad := scrubAll(t, r, engine.ScrubAllOptions{MaxDuration: 1, Readers: 1})
@@ -230,7 +230,8 @@ func TestScrubAllGoesRound(t *testing.T) {
 		}
 	}
 	times, err := r.Scrubbed(ctx, "a")
-	if err != nil || len(times) != 1 || time.Since(times[2]) > time.Hour {
+	levels, levelsErr := r.Levels(ctx, "a")
+	if err != nil || levelsErr != nil || len(times["a"]) != 1 || time.Since(times.Of(&levels[0])) > time.Hour {
 		t.Fatalf("after a round: %v, %v", times, err)
 	}
 	if n := len(keys(t, b, "marks/checked.")) + len(keys(t, b, "marks/scrubbed")); n > 4 {
@@ -239,19 +240,19 @@ func TestScrubAllGoesRound(t *testing.T) {
 	// A level whose packs are new is not vouched for by the old ones.
 	fill(rand.New(rand.NewPCG(3, 4)), a)
 	l := mustBackup(t, r, "a", &image{data: a})
-	if times, err := r.Scrubbed(ctx, "a"); err != nil || !times[l.Number].IsZero() {
+	if times, err := r.Scrubbed(ctx, "a"); err != nil || !times.Of(&l).IsZero() {
 		t.Errorf("a new level: %v, %v", times, err)
 	}
 	if _, err := engine.Scrub(ctx, r, l, engine.ScrubOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if times, err := r.Scrubbed(ctx, "a"); err != nil || times[l.Number].IsZero() {
+	if times, err := r.Scrubbed(ctx, "a"); err != nil || times.Of(&l).IsZero() {
 		t.Errorf("a level that was scrubbed: %v, %v", times, err)
 	}
 	if _, bad := scrubAll(t, r, engine.ScrubAllOptions{}); bad != nil {
 		t.Error(bad)
 	}
-	if times, err := r.Scrubbed(ctx, "a"); err != nil || len(times) != 2 {
+	if times, err := r.Scrubbed(ctx, "a"); err != nil || len(times["a"]) != 2 {
 		t.Errorf("after a scrub of all: %v, %v", times, err)
 	}
 }

@@ -23,8 +23,9 @@
 //	damaged/<kind>.<run>.<seq>.<gen>.<index>   what cannot be read
 //	damaged/<kind>.<run>.<seq>.table-<folder>.g<gen>   a pack's object to be written anew
 //	marks/differs.<name>.<n>          no diff from levels up to n is to be trusted
-//	marks/protected.<name>.<n>        level n may not be removed
-//	marks/checked.<run>.<i> …         what scrubs have checked: see scrubmarks.go
+//	marks/protected.<name>.<n>.<run>  level n of that run may not be removed: see protect.go
+//	marks/checked.<run>.<i>           which packs scrubs have checked: see scrubmarks.go
+//	marks/scrubbed.<name>.<n>-<run> … and which levels they found well: see scrubbed.go
 //
 // A run is 16 hex digits: 34 bits of seconds since 1970, 30 random bits.
 //

@@ -152,7 +152,7 @@ func FuzzObjects(f *testing.F) {
 			_, _ = r.Levels(ctx, "a")
 			_, _ = r.Names(ctx)
 			_, _ = r.Protected(ctx, "a")
-			_, _ = r.Distrusted(ctx, "a")
+			_, _ = r.Distrusted(ctx, "a", nil)
 			_, _ = r.Scrubbed(ctx, "a")
 			_, _ = r.Checks(ctx)
 			_, _ = r.Recover(ctx)

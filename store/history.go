@@ -244,9 +244,6 @@ func (r *Repository) Remove(ctx context.Context, name Name, numbers []LevelNumbe
 	}
 	var removals []removal
 	for _, n := range numbers {
-		if protected[n] {
-			return fmt.Errorf("%s level %s is protected", name, n)
-		}
 		i := slices.IndexFunc(h.Levels, func(l Level) bool { return l.Number == n })
 		if i < 0 {
 			for _, b := range h.Bad {
@@ -255,6 +252,9 @@ func (r *Repository) Remove(ctx context.Context, name Name, numbers []LevelNumbe
 				}
 			}
 			return fmt.Errorf("%s has no level %s", name, n)
+		}
+		if protected.Has(&h.Levels[i]) {
+			return fmt.Errorf("%s level %s is protected", name, n)
 		}
 		removals = append(removals, removal{Name: name, Number: n, Run: h.Levels[i].Run, Time: time.Now().UTC()})
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -11,12 +10,18 @@ import (
 )
 
 // difference is a mark: a deep scrub found a source that differs, so no diff
-// from a level up to Number is to be trusted.
+// from a level up to Number is to be trusted, nor from one of Runs: a level that
+// is lost and put back may get a higher number.
 type difference struct {
 	Name   Name        `json:"name"`
 	Number LevelNumber `json:"number"` // the newest level at the time
+	Runs   []RunID     `json:"runs,omitempty"`
 	Time   time.Time   `json:"time"`
 }
+
+// differsRuns is of how many of the newest levels a mark keeps the runs: all that
+// may be a base, and what an object can hold.
+const differsRuns = 10_000
 
 func differsPrefix(name Name) string { return marksPrefix + "differs." + name.escape() + "." }
 
@@ -30,72 +35,51 @@ func (r *Repository) MarkDiffers(ctx context.Context, name Name) error {
 	if err != nil {
 		return err
 	}
-	d := difference{Name: name, Number: last, Time: time.Now().UTC()}
-	err = r.putObject(ctx, differsPrefix(name)+last.String(), "differs", &d)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
-}
-
-// Distrusted returns the newest level of a name that is not to be trusted as
-// the base of a diff; 0: all are.
-func (r *Repository) Distrusted(ctx context.Context, name Name) (newest LevelNumber, err error) {
-	keys, err := r.list(ctx, differsPrefix(name))
-	for _, key := range keys {
-		// The key says it all, so that a mark cannot be damaged away.
-		if n, err := ParseLevelNumber(strings.TrimPrefix(key, differsPrefix(name))); err == nil {
-			newest = max(newest, n)
-		}
-	}
-	return newest, err
-}
-
-// protection is a mark: a level that may not be removed.
-type protection struct {
-	Name   Name        `json:"name"`
-	Number LevelNumber `json:"number"`
-	Time   time.Time   `json:"time"`
-}
-
-func protectedPrefix(name Name) string { return marksPrefix + "protected." + name.escape() + "." }
-
-// Protect keeps a level from being removed. Protecting it twice is no error.
-func (r *Repository) Protect(ctx context.Context, name Name, n LevelNumber) error {
-	if err := r.writable(ctx); err != nil {
-		return err
-	}
 	h, err := r.History(ctx, name)
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(h.Levels, func(l Level) bool { return l.Number == n }) {
-		return fmt.Errorf("%s has no level %s", name, n)
+	d := difference{Name: name, Number: last, Time: time.Now().UTC()}
+	for i := max(0, len(h.Levels)-differsRuns); i < len(h.Levels); i++ {
+		d.Runs = append(d.Runs, h.Levels[i].Run)
 	}
-	p := protection{Name: name, Number: n, Time: time.Now().UTC()}
-	err = r.putObject(ctx, protectedPrefix(name)+n.String(), "protected", &p)
+	key := differsPrefix(name) + last.String()
+	err = r.putObject(ctx, key, "differs", &d)
+	if errors.Is(err, fs.ErrExist) && len(d.Runs) > 0 {
+		// That one may be of other levels.
+		err = r.putObject(ctx, key+"."+d.Runs[len(d.Runs)-1].String(), "differs", &d)
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	return err
 }
 
-// Unprotect undoes Protect. It is no error if the level was not protected.
-func (r *Repository) Unprotect(ctx context.Context, name Name, n LevelNumber) error {
-	if err := r.writable(ctx); err != nil {
-		return err
+// Distrusted returns the newest of a name's levels that is not to be trusted as
+// the base of a diff; 0: all are.
+func (r *Repository) Distrusted(ctx context.Context, name Name, levels []Level) (newest LevelNumber, err error) {
+	keys, err := r.list(ctx, differsPrefix(name))
+	if err != nil {
+		return 0, err
 	}
-	return r.backend.Delete(ctx, protectedPrefix(name)+n.String())
-}
-
-// Protected returns the levels of a name that are protected.
-func (r *Repository) Protected(ctx context.Context, name Name) (map[LevelNumber]bool, error) {
-	keys, err := r.list(ctx, protectedPrefix(name))
-	protected := map[LevelNumber]bool{}
 	for _, key := range keys {
-		if n, err := ParseLevelNumber(strings.TrimPrefix(key, protectedPrefix(name))); err == nil {
-			protected[n] = true
+		number, id, more := strings.Cut(strings.TrimPrefix(key, differsPrefix(name)), ".")
+		n, err := ParseLevelNumber(number)
+		if _, runErr := ParseRunID(id); err != nil || more && runErr != nil {
+			continue // of another name, which begins alike
+		}
+		// The key says the most, so that a mark cannot be damaged away.
+		newest = max(newest, n)
+		var d difference
+		err = r.getObject(ctx, key, "differs", &d)
+		if err != nil && !errors.Is(err, errBadObject) && !errors.Is(err, fs.ErrNotExist) {
+			return 0, err
+		}
+		for i := range levels {
+			if slices.Contains(d.Runs, levels[i].Run) {
+				newest = max(newest, levels[i].Number)
+			}
 		}
 	}
-	return protected, err
+	return newest, nil
 }

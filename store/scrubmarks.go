@@ -7,15 +7,12 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
-// The marks of scrubs:
+// What scrubs have checked, by pack:
 //
 //	marks/checked.<run>.<i>           which packs were checked when, as the scrub run knew it
-//	marks/scrubbed.<name>.<n>.<time>  level n was checked whole, in seconds since 1970
-//	marks/scrubbed-all.<run>.<i>      likewise, of many levels
 //
 // A scrub puts what it knows anew and then deletes the objects that it knew it
 // from, so there are only ever a few, and two scrubs beside each other lose
@@ -174,157 +171,4 @@ func (c *Checks) Save(ctx context.Context, list []PackObject, done []bool, quick
 	}
 	c.rows, c.keys = kept, put
 	return nil
-}
-
-func scrubbedPrefix(name Name) string { return marksPrefix + "scrubbed." + name.escape() + "." }
-
-const scrubbedAllPrefix = marksPrefix + "scrubbed-all."
-
-// scrubbedMark is of one level; its key says it all.
-type scrubbedMark struct {
-	Name   Name        `json:"name"`
-	Number LevelNumber `json:"number"`
-	Time   time.Time   `json:"time"`
-}
-
-// scrubbedAll is a part of a mark of many levels.
-type scrubbedAll struct {
-	Time   time.Time              `json:"time"`
-	Levels map[Name][]LevelNumber `json:"levels"`
-}
-
-// MarkScrubbed notes that a level was checked whole, by its checksums, and
-// found well. An earlier mark of it is deleted.
-func (r *Repository) MarkScrubbed(ctx context.Context, name Name, n LevelNumber, at time.Time) error {
-	if r.readOnly != nil {
-		return nil
-	}
-	prefix := scrubbedPrefix(name) + n.String() + "."
-	before, err := r.list(ctx, prefix)
-	if err != nil {
-		return err
-	}
-	key := prefix + strconv.FormatInt(at.Unix(), 10)
-	m := scrubbedMark{Name: name, Number: n, Time: at.UTC().Truncate(time.Second)}
-	if err := r.putObject(ctx, key, "scrubbed", &m); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	for _, old := range before {
-		if old == key {
-			continue
-		}
-		if err := r.backend.Delete(ctx, old); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// MarkAllScrubbed does the same for many levels at once.
-func (r *Repository) MarkAllScrubbed(ctx context.Context, levels map[Name][]LevelNumber, at time.Time) error {
-	if r.readOnly != nil {
-		return nil
-	}
-	before, err := r.list(ctx, scrubbedAllPrefix)
-	if err != nil {
-		return err
-	}
-	run, part := r.newRun(time.Now()), 0
-	m, size := scrubbedAll{Time: at.UTC().Truncate(time.Second), Levels: map[Name][]LevelNumber{}}, 0
-	flush := func() error {
-		if size == 0 {
-			return nil
-		}
-		key := scrubbedAllPrefix + run.String() + "." + strconv.Itoa(part)
-		part, size = part+1, 0
-		err := r.putObject(ctx, key, "scrubbed all", &m)
-		m.Levels = map[Name][]LevelNumber{}
-		return err
-	}
-	for name, numbers := range levels {
-		for numbers := range slices.Chunk(numbers, checkedRows) {
-			if size += len(name.escape()) + 16 + 11*len(numbers); size > maxJSON/2 {
-				if err := flush(); err != nil {
-					return err
-				}
-				size = len(name.escape()) + 16 + 11*len(numbers)
-			}
-			m.Levels[name] = append(m.Levels[name], numbers...)
-		}
-	}
-	if err := flush(); err != nil {
-		return err
-	}
-	for _, key := range before {
-		if err := r.backend.Delete(ctx, key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Scrubbed tells when levels of a name were last checked whole and found well.
-// Those that never were are not in it.
-func (r *Repository) Scrubbed(ctx context.Context, name Name) (map[LevelNumber]time.Time, error) {
-	all, err := r.scrubTimes(ctx, scrubbedPrefix(name))
-	return all[name], err
-}
-
-// ScrubTimes are those of all names. What never was checked is not in them.
-type ScrubTimes map[Name]map[LevelNumber]time.Time
-
-// AllScrubbed does the same for all names at once.
-func (r *Repository) AllScrubbed(ctx context.Context) (ScrubTimes, error) {
-	return r.scrubTimes(ctx, marksPrefix+"scrubbed.")
-}
-
-func (t ScrubTimes) note(name Name, n LevelNumber, at time.Time) {
-	if t[name] == nil {
-		t[name] = map[LevelNumber]time.Time{}
-	}
-	if at.After(t[name][n]) {
-		t[name][n] = at
-	}
-}
-
-// scrubTimes reads the marks of single levels below a prefix, and all of many.
-func (r *Repository) scrubTimes(ctx context.Context, prefix string) (ScrubTimes, error) {
-	times := ScrubTimes{}
-	keys, err := r.list(ctx, prefix)
-	if err != nil {
-		return nil, err
-	}
-	for _, key := range keys {
-		// Name, number and seconds, of which the name may have dots.
-		parts := strings.Split(strings.TrimPrefix(key, marksPrefix+"scrubbed."), ".")
-		if len(parts) < 3 {
-			continue
-		}
-		last := len(parts) - 2
-		name, nameErr := unescapeName(strings.Join(parts[:last], "."))
-		n, err := ParseLevelNumber(parts[last])
-		at, atErr := strconv.ParseInt(parts[last+1], 10, 64)
-		if nameErr == nil && err == nil && atErr == nil {
-			times.note(name, n, time.Unix(at, 0).UTC())
-		}
-	}
-	if keys, err = r.list(ctx, scrubbedAllPrefix); err != nil {
-		return nil, err
-	}
-	for _, key := range keys {
-		var m scrubbedAll
-		err := r.getObject(ctx, key, "scrubbed all", &m)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errBadObject) {
-			continue // taken over by the next; or damaged: then it was not scrubbed, as far as we know
-		}
-		if err != nil {
-			return nil, err
-		}
-		for name, numbers := range m.Levels {
-			for _, n := range numbers {
-				times.note(name, n, m.Time)
-			}
-		}
-	}
-	return times, nil
 }

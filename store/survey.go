@@ -41,6 +41,7 @@ type Survey struct {
 type SurveyedLevel struct {
 	Name      Name
 	Number    LevelNumber
+	Run       RunID
 	Committed time.Time
 }
 
@@ -66,7 +67,7 @@ func (r *Repository) Survey(ctx context.Context, p *GCProgress) (*Survey, error)
 	}
 	s.marker.unreadable = func(ref Ref) { s.suspect(KindMap, ref.Pack, ref.Index) }
 	err := r.eachLevel(ctx, func(l *Level) error {
-		s.Levels = append(s.Levels, SurveyedLevel{l.Name, l.Number, l.Committed})
+		s.Levels = append(s.Levels, SurveyedLevel{l.Name, l.Number, l.Run, l.Committed})
 		p.Levels.Add(1)
 		s.marker.runs[l.Run] = true
 		return s.marker.tree(ctx, l.Map())

@@ -69,7 +69,7 @@ func (p *program) ls(ctx context.Context, backupName string, given bool) error {
 	}
 	p.report.Levels = []levelReport{}
 	for _, l := range list.good {
-		p.report.Levels = append(p.report.Levels, levelReport{l, scrubbed[l.Number]})
+		p.report.Levels = append(p.report.Levels, levelReport{l, scrubbed.Of(&l)})
 	}
 	return errors.Join(p.print(levelTable(p.report.Levels, time.Now(), p.terminalWidth())), list.unreadable())
 }

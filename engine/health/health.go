@@ -211,7 +211,7 @@ func Look(ctx context.Context, repo *store.Repository, images []Image, o Options
 	for i := range images {
 		g.Go(func() error {
 			looks[i] = look{image: &images[i], o: o, item: &r.Items[i]}
-			return looks[i].run(gctx, repo, damaged, scrubs[images[i].Name])
+			return looks[i].run(gctx, repo, damaged, scrubs)
 		})
 	}
 	err = g.Wait()
@@ -271,7 +271,7 @@ type look struct {
 	misdated string // what is wrong with the times of levels
 }
 
-func (l *look) run(ctx context.Context, repo *store.Repository, damaged []store.LevelDamage, scrubbed map[store.LevelNumber]time.Time) error {
+func (l *look) run(ctx context.Context, repo *store.Repository, damaged []store.LevelDamage, scrubbed store.ScrubTimes) error {
 	it, im := l.item, l.image
 	it.Image, it.Name, it.State = im.Label, im.Name, Fine
 	if im.Rules.Exclude {
@@ -425,14 +425,14 @@ func (l *look) age() {
 
 // scrubs demands that a level was found whole: of a new name not before
 // MaxScrubAge is over, where there is such a limit.
-func (l *look) scrubs(levels []store.Level, scrubbed map[store.LevelNumber]time.Time) {
+func (l *look) scrubs(levels []store.Level, scrubbed store.ScrubTimes) {
 	it := l.item
 	if len(levels) == 0 {
 		return
 	}
 	since := levels[0].Committed
-	for _, level := range levels {
-		if at := scrubbed[level.Number]; at.After(it.Scrubbed) && !engine.Future(at, l.o.Now) {
+	for i := range levels {
+		if at := scrubbed.Of(&levels[i]); at.After(it.Scrubbed) && !engine.Future(at, l.o.Now) {
 			it.Scrubbed = at
 		}
 	}

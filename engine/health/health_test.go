@@ -91,8 +91,8 @@ func TestLook(t *testing.T) {
 	b := newBench(t)
 	ours := &store.RBDOrigin{Cluster: "fsid", PoolID: 1, ImageID: "1"}
 	b.backup("vms/web1", start, 1, ours)
-	b.backup("vms/scrubbed.1", start, 2, ours)
-	if err := b.repo.MarkScrubbed(t.Context(), "vms/scrubbed.1", 1, start.Add(time.Hour)); err != nil {
+	scrubbed := b.backup("vms/scrubbed.1", start, 2, ours)
+	if err := b.repo.MarkScrubbed(t.Context(), &scrubbed, start.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 7 {
@@ -109,7 +109,11 @@ func TestLook(t *testing.T) {
 	b.backup("corrected", start.AddDate(10, 0, 0), 9, ours)
 	b.backup("corrected", start.Add(time.Hour), 9, ours)
 	for n, at := range map[store.Name]time.Time{"ahead": start, "behind": start, "never known": start, "corrected": start, "strange": start.AddDate(10, 0, 0)} {
-		if err := b.repo.MarkScrubbed(t.Context(), n, 1, at); err != nil {
+		levels, err := b.repo.Levels(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.repo.MarkScrubbed(t.Context(), &levels[0], at); err != nil {
 			t.Fatal(err)
 		}
 	}
