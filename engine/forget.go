@@ -10,7 +10,7 @@ import (
 
 // ForgetOptions are the choices of Forget. The zero value works.
 type ForgetOptions struct {
-	DryRun bool // remove nothing
+	DryRun bool // remove nothing, and refuse what could not be removed
 
 	// Made is the level that the run has just made, which stays; 0: none.
 	Made store.LevelNumber
@@ -74,10 +74,14 @@ func Forget(ctx context.Context, repo *store.Repository, name store.Name, k Keep
 		return f, fmt.Errorf("forget levels of %s: %w", name, err)
 	}
 	j.warn(name, &f)
-	if remove := f.Removed(); !o.DryRun && len(remove) > 0 {
-		return f, repo.Remove(ctx, name, remove)
+	remove := f.Removed()
+	switch {
+	case len(remove) == 0:
+		return f, nil
+	case o.DryRun:
+		return f, repo.CheckRemove(ctx, name, remove)
 	}
-	return f, nil
+	return f, repo.Remove(ctx, name, remove)
 }
 
 // judge is one call of Forget.

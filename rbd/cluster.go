@@ -215,6 +215,11 @@ func (c *Cluster) RemoveStray(ctx context.Context, o OwnSnapshot) error {
 	return c.ask(ctx, o.Spec.String(), verbRemoveStray, sealOwn(o), &child.Nothing{})
 }
 
+// CheckStray is Conn.CheckStray.
+func (c *Cluster) CheckStray(ctx context.Context, o OwnSnapshot) error {
+	return c.ask(ctx, o.Spec.String(), verbCheckStray, sealOwn(o), &child.Nothing{})
+}
+
 // Prepare is Conn.Prepare.
 func (c *Cluster) Prepare(ctx context.Context, spec Spec, repository store.RepositoryID, name store.Name, maxAge time.Duration, around Snapping) error {
 	w, err := c.hire(ctx)

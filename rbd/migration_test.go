@@ -245,6 +245,9 @@ func (m *migration) refused() {
 			if err := m.conn.RemoveStray(m.Context(), o); !errors.Is(err, ErrMigrating) {
 				m.Errorf("remove %s: %v, want ErrMigrating", o.Spec, err)
 			}
+			if err := m.conn.CheckStray(m.Context(), o); !errors.Is(err, ErrMigrating) {
+				m.Errorf("check %s: %v, want ErrMigrating", o.Spec, err)
+			}
 			if _, known, err := m.conn.Space(m.Context(), o); known || err != nil {
 				m.Errorf("space of %s: known: %t, %v", o.Spec, known, err)
 			}

@@ -211,6 +211,22 @@ func (im *image) show(ctx context.Context, s snapshot) error {
 // RemoveStray removes a snapshot that Judge found to be a stray, and no other.
 // One that is gone is no error.
 func (c *Conn) RemoveStray(ctx context.Context, o OwnSnapshot) (err error) {
+	return c.stray(ctx, o, (*image).remove)
+}
+
+// CheckStray refuses what RemoveStray would refuse, and removes nothing.
+func (c *Conn) CheckStray(ctx context.Context, o OwnSnapshot) (err error) {
+	return c.stray(ctx, o, func(head *image, ctx context.Context, s snapshot) error {
+		there, err := head.removable(ctx, s)
+		if !there || err != nil || s.trashed != "" {
+			return err
+		}
+		return head.refuseProtected(ctx, s)
+	})
+}
+
+// stray does something about a stray on its image, if that is still the one.
+func (c *Conn) stray(ctx context.Context, o OwnSnapshot, do func(*image, context.Context, snapshot) error) (err error) {
 	if o.Kind != Stray {
 		return fmt.Errorf("%s: it is no stray, and not removed", o.Spec)
 	}
@@ -228,5 +244,5 @@ func (c *Conn) RemoveStray(ctx context.Context, o OwnSnapshot) (err error) {
 	if o.removing() {
 		snap.trashed = o.Spec.Snap
 	}
-	return head.remove(ctx, snap)
+	return do(head, ctx, snap)
 }

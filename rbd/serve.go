@@ -190,6 +190,9 @@ func (s *served) clusterVerbs(v child.Verbs) {
 	child.Handle(v, verbRemoveStray, func(ctx context.Context, _ *child.Peer, o ownSnapshot) (n child.Nothing, err error) {
 		return n, s.conn.RemoveStray(ctx, o.open())
 	})
+	child.Handle(v, verbCheckStray, func(ctx context.Context, _ *child.Peer, o ownSnapshot) (n child.Nothing, err error) {
+		return n, s.conn.CheckStray(ctx, o.open())
+	})
 	child.Handle(v, verbIdentify, func(ctx context.Context, _ *child.Peer, spec Spec) (store.ImageID, error) {
 		return s.conn.identify(ctx, spec, "")
 	})

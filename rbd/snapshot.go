@@ -187,15 +187,9 @@ func (im *image) isPrimary(ctx context.Context) (bool, error) {
 // for as long as it has clones: librbd removes it with the last of them. Error:
 // ErrMigrating. The image is open for writing, so that what it says is not old.
 func (im *image) remove(ctx context.Context, s snapshot) error {
-	list, err := im.snapshots(ctx)
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(list, func(now snapshot) bool { return now.id == s.id && now.name == s.name }) {
-		return nil
-	}
-	what := "remove the snapshot " + im.spec.at(s.name).String()
-	if err := im.refuseMigrating(ctx, what); err != nil {
+	what := removing(im, s)
+	there, err := im.removable(ctx, s)
+	if !there || err != nil {
 		return err
 	}
 	err = do(ctx, &im.calls, what, func() error { return im.rbd.RemoveSnapByID(s.id) })
@@ -208,9 +202,41 @@ func (im *image) remove(ctx context.Context, s snapshot) error {
 		if s.trashed != "" {
 			return nil
 		}
-		return fmt.Errorf("%s: it is protected or has clones (rbd children, rbd snap unprotect): %w", what, syscall.EBUSY)
+		return inUse(what)
 	}
 	return im.conn.failed(err, "%s", what)
+}
+
+func removing(im *image, s snapshot) string {
+	return "remove the snapshot " + im.spec.at(s.name).String()
+}
+
+// removable reports whether a snapshot is still the one with that id and name.
+// Error: ErrMigrating.
+func (im *image) removable(ctx context.Context, s snapshot) (there bool, err error) {
+	list, err := im.snapshots(ctx)
+	if err != nil {
+		return false, err
+	}
+	if !slices.ContainsFunc(list, func(now snapshot) bool { return now.id == s.id && now.name == s.name }) {
+		return false, nil
+	}
+	return true, im.refuseMigrating(ctx, removing(im, s))
+}
+
+// refuseProtected fails for a snapshot that somebody has protected.
+func (im *image) refuseProtected(ctx context.Context, s snapshot) error {
+	yes, err := on(ctx, im, "ask whether the snapshot "+s.name+" is protected", func(i *rbd.Image) (bool, error) {
+		return i.GetSnapshot(s.name).IsProtected()
+	})
+	if err == nil && yes {
+		err = inUse(removing(im, s))
+	}
+	return err
+}
+
+func inUse(what string) error {
+	return fmt.Errorf("%s: it is protected or has clones (rbd children, rbd snap unprotect): %w", what, syscall.EBUSY)
 }
 
 // verify looks up an image afresh and checks that the snapshots are still what

@@ -26,6 +26,7 @@ const (
 	verbInspect      = "inspect"       // lookArgs → inspection
 	verbSpace        = "space"         // ownSnapshot → space
 	verbRemoveStray  = "remove stray"  // ownSnapshot
+	verbCheckStray   = "check stray"   // ownSnapshot
 	verbPrepare      = "prepare"       // prepareArgs
 	verbIdentify     = "identify"      // Spec → store.ImageID
 	verbAdmit        = "admit"         // admitArgs → string

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -186,7 +185,7 @@ func (g *gc) markAgain(ctx context.Context, removed []string) error {
 	if err := g.marker.mark(ctx, found.levels, set(removed)); err != nil {
 		return err
 	}
-	err = g.marker.leases(ctx)
+	err = g.marker.leases(ctx, true)
 	g.counted()
 	return err
 }
@@ -216,7 +215,7 @@ func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, err
 	if err := g.marker.mark(ctx, found.levels, set(w.Removed)); err != nil {
 		return nil, nil, err
 	}
-	if err := g.marker.leases(ctx); err != nil {
+	if err := g.marker.leases(ctx, true); err != nil {
 		return nil, nil, err
 	}
 	working := map[RunID]bool{}
@@ -367,58 +366,4 @@ func (r *Repository) fenceGC(ctx context.Context, run, by RunID) error {
 		return nil
 	}
 	return err
-}
-
-// dryRun says what a gc would give back now.
-func (g *gc) dryRun(ctx context.Context) error {
-	if err := g.repo.checkNumbers(ctx); err != nil {
-		return err
-	}
-	s, err := g.repo.stock(ctx)
-	if err != nil {
-		return err
-	}
-	g.marker = newMarker(g.repo, g.o.Progress)
-	g.marker.known = g.repo.openKnown(s)
-	defer g.marker.known.end(false)
-	found, err := g.repo.listRoots(ctx)
-	if err != nil {
-		return err
-	}
-	if err := g.marker.mark(ctx, found.levels, found.removed); err != nil {
-		return err
-	}
-	busy, err := g.repo.claims(ctx)
-	if err != nil {
-		return err
-	}
-	g.report.Packs = s.objects
-	g.counted()
-	for name, p := range s.all() {
-		if slices.ContainsFunc(busy, func(c claim) bool { return c.Run == name.id.Run }) {
-			continue
-		}
-		if s.isLast(name) && g.marker.runs[name.id.Run] {
-			continue
-		}
-		dead, err := g.mostlyDead(ctx, name, p)
-		if err != nil {
-			return err
-		}
-		live := int64(g.liveIn(name).count(name.id))
-		switch {
-		case !dead:
-		case live == 0:
-			g.report.Deleted++
-			g.report.Freed += p.size
-		default:
-			entries, err := g.repo.entriesOf(ctx, name, p.newest)
-			if err != nil {
-				return err
-			}
-			g.report.Rewritten++
-			g.report.Freed += p.size - p.size*live/int64(entries)
-		}
-	}
-	return nil
 }

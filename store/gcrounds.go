@@ -69,7 +69,8 @@ func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 	}
 	if o.DryRun {
 		g := &gc{repo: r, o: o, report: GCReport{Waiting: []string{}}}
-		return g.report, g.dryRun(ctx)
+		err := g.dryRun(ctx)
+		return g.report, err
 	}
 	total := GCReport{Waiting: []string{}}
 	var noRoom error

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// waitOthers fences gcs that are dead. It fails with a *BusyError while one
-// lives.
+// waitOthers fences gcs that are dead; a dry run only waits until they are known
+// to be. It fails with a *BusyError while one lives.
 func (g *gc) waitOthers(ctx context.Context) error {
 	runs, err := g.repo.gcRuns(ctx, "gc")
 	if err != nil {
@@ -31,6 +31,9 @@ func (g *gc) waitOthers(ctx context.Context) error {
 		}
 		if err := g.repo.waitDead(ctx, &claim{Name: "gc", Run: run, Process: c.Process, Started: c.Started, Beat: c.Beat}); err != nil {
 			return g.repo.explainBusy(ctx, run, err)
+		}
+		if g.o.DryRun {
+			continue
 		}
 		if err := g.repo.fenceGC(ctx, run, g.run); err != nil {
 			return err
@@ -175,7 +178,7 @@ func (g *gc) over(ctx context.Context, c *claim, watched map[RunID]*watch) (bool
 	if !slices.Contains(there, claimKey(c.Name, c.Number)) {
 		return true, nil // withdrawn: its number was taken by another
 	}
-	dead := c.Process.sameHost(g.repo.self) && !c.Process.runs(c.Run, g.repo.self)
+	dead := g.dead(c)
 	if !c.Process.sameHost(g.repo.self) {
 		beats, err := g.repo.list(ctx, beatPrefix(c.Run))
 		if err != nil {
@@ -201,10 +204,15 @@ func (g *gc) over(ctx context.Context, c *claim, watched map[RunID]*watch) (bool
 // fenceDead reports whether a backup is over since its process, of this host, is
 // gone.
 func (g *gc) fenceDead(ctx context.Context, c *claim) (bool, error) {
-	if !c.Process.sameHost(g.repo.self) || c.Process.runs(c.Run, g.repo.self) {
+	if !g.dead(c) {
 		return false, nil
 	}
 	return g.fenceClaim(ctx, c)
+}
+
+// dead reports whether a run's process, of this host, is known to be gone.
+func (g *gc) dead(c *claim) bool {
+	return c.Process.sameHost(g.repo.self) && !c.Process.runs(c.Run, g.repo.self)
 }
 
 // fenceClaim fences a run that is dead, unless its claim went meanwhile.

@@ -231,32 +231,9 @@ func (r *Repository) Names(ctx context.Context) ([]Name, error) {
 // Remove takes levels of a name away from every reader, for good. Numbers
 // that are no levels are an error before anything is removed.
 func (r *Repository) Remove(ctx context.Context, name Name, numbers []LevelNumber) error {
-	if err := r.writable(ctx); err != nil {
-		return err
-	}
-	h, err := r.History(ctx, name)
+	removals, err := r.removals(ctx, name, numbers)
 	if err != nil {
 		return err
-	}
-	protected, err := r.Protected(ctx, name)
-	if err != nil {
-		return err
-	}
-	var removals []removal
-	for _, n := range numbers {
-		i := slices.IndexFunc(h.Levels, func(l Level) bool { return l.Number == n })
-		if i < 0 {
-			for _, b := range h.Bad {
-				if b.Number == n {
-					return fmt.Errorf("%s has a level %s, but its record cannot be read: %w", name, n, b.Err)
-				}
-			}
-			return fmt.Errorf("%s has no level %s", name, n)
-		}
-		if protected.Has(&h.Levels[i]) {
-			return fmt.Errorf("%s level %s is protected", name, n)
-		}
-		removals = append(removals, removal{Name: name, Number: n, Run: h.Levels[i].Run, Time: time.Now().UTC()})
 	}
 	for _, m := range removals {
 		err := r.putObject(ctx, removedKey(name, m.Number), "removed", &m)
@@ -265,4 +242,40 @@ func (r *Repository) Remove(ctx context.Context, name Name, numbers []LevelNumbe
 		}
 	}
 	return nil
+}
+
+// CheckRemove refuses what Remove would refuse, and changes nothing.
+func (r *Repository) CheckRemove(ctx context.Context, name Name, numbers []LevelNumber) error {
+	_, err := r.removals(ctx, name, numbers)
+	return err
+}
+
+func (r *Repository) removals(ctx context.Context, name Name, numbers []LevelNumber) (removals []removal, err error) {
+	if err := r.writable(ctx); err != nil {
+		return nil, err
+	}
+	h, err := r.History(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	protected, err := r.Protected(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range numbers {
+		i := slices.IndexFunc(h.Levels, func(l Level) bool { return l.Number == n })
+		if i < 0 {
+			for _, b := range h.Bad {
+				if b.Number == n {
+					return nil, fmt.Errorf("%s has a level %s, but its record cannot be read: %w", name, n, b.Err)
+				}
+			}
+			return nil, fmt.Errorf("%s has no level %s", name, n)
+		}
+		if protected.Has(&h.Levels[i]) {
+			return nil, fmt.Errorf("%s level %s is protected", name, n)
+		}
+		removals = append(removals, removal{Name: name, Number: n, Run: h.Levels[i].Run, Time: time.Now().UTC()})
+	}
+	return removals, nil
 }

@@ -212,7 +212,7 @@ func (h *hold) look(ctx context.Context) error {
 // if by them its reader has been silent for too long, and no renewal came while
 // this gc was looking, it is deleted for the next one. A reader that lives finds
 // out and puts it again.
-func (m *marker) leases(ctx context.Context) error {
+func (m *marker) leases(ctx context.Context, tidy bool) error {
 	keys, err := m.repo.list(ctx, leasePrefix())
 	if err != nil {
 		return err
@@ -227,6 +227,9 @@ func (m *marker) leases(ctx context.Context) error {
 			return err
 		}
 		if err != nil || m.readerGone(key, &l) {
+			if !tidy {
+				continue
+			}
 			if err := m.repo.backend.Delete(ctx, key); err != nil {
 				return err
 			}

@@ -63,14 +63,18 @@ func (p *program) snapshot(ctx context.Context, conn *rbd.Cluster, s rbd.OwnSnap
 	if err != nil || !f.clean || s.Kind != rbd.Stray {
 		return r, err
 	}
+	remove, outcome := conn.RemoveStray, "is not removed"
+	if f.dryRun {
+		remove, outcome = conn.CheckStray, "would not be removed"
+	}
+	if err := remove(ctx, s); err != nil {
+		err = fmt.Errorf("%s %s: %w", s.Spec, outcome, err)
+		r.Error = err.Error()
+		return r, err
+	}
 	if f.dryRun {
 		p.talk.say("%s: would be removed", s.Spec)
 		return r, nil
-	}
-	if err := conn.RemoveStray(ctx, s); err != nil {
-		err = fmt.Errorf("%s is not removed: %w", s.Spec, err)
-		r.Error = err.Error()
-		return r, err
 	}
 	r.Removed = true
 	p.talk.say("%s: removed", s.Spec)
