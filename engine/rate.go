@@ -136,7 +136,7 @@ func govern(ctx context.Context, s *State, r *Rate, b *Budget) {
 		return
 	}
 	if s.Reader != nil {
-		s.Reader = &governedReader{ctx, s.Reader, r, b, make(chan struct{}, 1)}
+		s.Reader = governed(&governedReader{ctx, s.Reader, r, b, make(chan struct{}, 1)})
 	}
 	if s.Stream != nil {
 		s.Stream = &governedStream{ctx, s.Stream, r}

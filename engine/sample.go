@@ -94,10 +94,11 @@ func (b *backup) verifyOutside(ctx context.Context, p *plan) (int64, error) {
 			err = check.ranges(hints.SubtractRanges(hints.Chunks(b.state.Doubt, b.repo.ChunkSize, b.size), named))
 		}
 	}
-	if waitErr := check.group.Wait(); waitErr != nil {
+	wrong, waitErr := check.wait()
+	if waitErr != nil {
 		return -1, waitErr
 	}
-	return check.wrong.Load(), err
+	return wrong, err
 }
 
 // draw returns the positions to be compared, ascending. Every second one is
@@ -156,12 +157,24 @@ type checker struct {
 	look  baseLookup
 	claim Outside
 	wrong atomic.Int64
+
+	next   []chunkClaim // not read yet
+	most   int          // of them in one read
+	atOnce int
+}
+
+// chunkClaim is what a chunk should be.
+type chunkClaim struct {
+	pos  int64
+	want store.Ref
 }
 
 func (b *backup) newChecker(ctx context.Context, claim Outside) *checker {
 	c := &checker{b: b, look: b.baseRefs(), claim: claim}
 	c.group, c.ctx = errgroup.WithContext(ctx)
-	c.group.SetLimit(workers(b.o.Readers))
+	var calls int
+	c.most, c.atOnce, calls = batching(b.state.Reader, b.repo.ChunkSize, workers(b.o.Readers))
+	c.group.SetLimit(calls)
 	c.wrong.Store(-1)
 	return c
 }
@@ -182,7 +195,8 @@ func (c *checker) ranges(seq func(yield func(hints.Range, error) bool)) error {
 	return nil
 }
 
-// chunk compares one chunk, in the background.
+// chunk compares one chunk, in the background, once there are enough to be read
+// together.
 func (c *checker) chunk(pos int64) {
 	var want store.Ref
 	if c.claim == Unchanged {
@@ -193,19 +207,49 @@ func (c *checker) chunk(pos int64) {
 		}
 		want = refs[0]
 	}
-	c.group.Go(func() error {
-		off := pos * c.b.repo.ChunkSize
-		p := getBuffer(int(chunkLength(pos, c.b.repo.ChunkSize, c.b.size)))
-		if err := readFull(c.b.state.Reader, p, off); err != nil {
-			return err
+	if c.next = append(c.next, chunkClaim{pos, want}); len(c.next) == c.most {
+		c.flush()
+	}
+}
+
+// flush has those read that wait for more.
+func (c *checker) flush() {
+	if list := c.next; len(list) > 0 {
+		c.next = nil
+		c.group.Go(func() error { return c.compare(list) })
+	}
+}
+
+// wait waits for all comparisons and returns the offset of a byte range that
+// differs, or -1.
+func (c *checker) wait() (int64, error) {
+	c.flush()
+	if err := c.group.Wait(); err != nil {
+		return -1, err
+	}
+	return c.wrong.Load(), nil
+}
+
+func (c *checker) compare(list []chunkClaim) error {
+	size := c.b.repo.ChunkSize
+	buffer := getBuffer(len(list) * int(size))
+	pieces := make([]Piece, len(list))
+	for i, l := range list {
+		n := int(chunkLength(l.pos, size, c.b.size))
+		pieces[i] = Piece{buffer[i*int(size):][:n], l.pos * size}
+	}
+	if err := readMany(c.b.state.Reader, pieces, c.atOnce); err != nil {
+		return err
+	}
+	defer putBuffer(buffer)
+	c.b.w.Moved()
+	for i, p := range pieces {
+		c.b.o.Progress.Read.Add(int64(len(p.Data)))
+		c.b.sampled.Add(int64(len(p.Data)))
+		want := list[i].want
+		if isZero(p.Data) != want.IsZero() || !want.IsZero() && store.Sum(p.Data) != want.Sum {
+			c.wrong.CompareAndSwap(-1, p.Offset)
 		}
-		defer putBuffer(p)
-		c.b.w.Moved()
-		c.b.o.Progress.Read.Add(int64(len(p)))
-		c.b.sampled.Add(int64(len(p)))
-		if isZero(p) != want.IsZero() || !want.IsZero() && store.Sum(p) != want.Sum {
-			c.wrong.CompareAndSwap(-1, off)
-		}
-		return nil
-	})
+	}
+	return nil
 }

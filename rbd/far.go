@@ -68,18 +68,13 @@ func (f *far) leave() {
 	f.cluster.leave(f.w)
 }
 
-// move gives a slot to a call and gets it back, unless the call was left behind.
-func (w *worker) move(ctx context.Context, verb string, off, length int64, before, after func(slot int) error) error {
+// use gives a slot to a call and gets it back, unless the call was left behind.
+func (w *worker) use(ctx context.Context, do func(slot int) error) error {
 	slot, err := w.Memory.Take(ctx)
 	if err != nil {
 		return err
 	}
-	if err = before(slot); err == nil {
-		err = w.call(ctx, verb, piece{slot, off, length}, &child.Nothing{})
-	}
-	if err == nil {
-		err = after(slot)
-	}
+	err = do(slot)
 	if errors.Is(err, ErrTimeout) || ctx.Err() != nil && err != nil {
 		w.Memory.Lose(slot)
 	} else {
@@ -87,8 +82,6 @@ func (w *worker) move(ctx context.Context, verb string, off, length int64, befor
 	}
 	return err
 }
-
-func nothing(int) error { return nil }
 
 // farReader reads what a worker has open. It implements io.ReaderAt as an
 // engine.View asks for.
@@ -107,7 +100,12 @@ func (r *farReader) ReadAt(p []byte, off int64) (n int, err error) {
 	for n < len(p) && off < r.size {
 		length := min(int64(len(p)-n), r.size-off, child.SlotBytes)
 		into := p[n : n+int(length)]
-		err := r.w.move(r.ctx, verbRead, off, length, nothing, func(slot int) error { return r.w.Memory.Get(into, slot) })
+		err := r.w.use(r.ctx, func(slot int) error {
+			if err := r.w.call(r.ctx, verbRead, piece{slot, off, length}, &child.Nothing{}); err != nil {
+				return err
+			}
+			return r.w.Memory.Get(slot, into)
+		})
 		if err != nil {
 			return n, err
 		}
@@ -117,6 +115,30 @@ func (r *farReader) ReadAt(p []byte, off int64) (n int, err error) {
 		return n, io.EOF
 	}
 	return n, nil
+}
+
+// ReadMany implements engine.ManyReader.
+func (r *farReader) ReadMany(list []engine.Piece, atOnce int) error {
+	ask := pieces{AtOnce: atOnce}
+	var total int64
+	for _, p := range list {
+		ask.List = append(ask.List, piece{Off: p.Offset, Length: int64(len(p.Data))})
+		total += int64(len(p.Data))
+	}
+	if total > child.SlotBytes {
+		return fmt.Errorf("read %s: %d bytes in %d pieces at a time", r.spec, total, len(list))
+	}
+	return r.w.use(r.ctx, func(slot int) error {
+		ask.Slot = slot
+		if err := r.w.call(r.ctx, verbMany, ask, &child.Nothing{}); err != nil {
+			return err
+		}
+		into := make([][]byte, len(list))
+		for i, p := range list {
+			into[i] = p.Data
+		}
+		return r.w.Memory.Get(slot, into...)
+	})
 }
 
 // extents streams those of what the worker has open.

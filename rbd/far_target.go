@@ -75,7 +75,12 @@ func (t *farTarget) WriteSize() int64 { return child.SlotBytes }
 func (t *farTarget) WriteAt(p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		from := p[n:min(len(p), n+child.SlotBytes)]
-		err := t.w.move(t.ctx, verbWrite, off+int64(n), int64(len(from)), func(slot int) error { return t.w.Memory.Put(slot, from) }, nothing)
+		err := t.w.use(t.ctx, func(slot int) error {
+			if err := t.w.Memory.Put(slot, from); err != nil {
+				return err
+			}
+			return t.w.call(t.ctx, verbWrite, piece{slot, off + int64(n), int64(len(from))}, &child.Nothing{})
+		})
 		if err != nil {
 			return n, err
 		}

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"backy/engine"
 	"backy/hints"
 	"backy/rbd/child"
 	"backy/store"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func (s *served) sourceVerbs(v child.Verbs) {
@@ -119,10 +122,22 @@ func (s *served) readVerbs(v child.Verbs) {
 		if err != nil {
 			return n, err
 		}
-		if _, err = at.reading().ReadAt(p, r.Off); errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+		return n, at.fill(p, r.Off)
+	})
+	child.Handle(v, verbMany, func(_ context.Context, _ *child.Peer, r pieces) (n child.Nothing, err error) {
+		at, err := s.current()
+		if err != nil {
+			return n, err
 		}
-		return n, err
+		total := 0
+		for _, one := range r.List {
+			total += int(one.Length)
+		}
+		p, err := s.memory.Slot(r.Slot, total)
+		if err != nil {
+			return n, err
+		}
+		return n, at.fillMany(p, r.List, r.AtOnce)
 	})
 	child.Handle(v, verbExtents, func(_ context.Context, _ *child.Peer, w which) (uint64, error) {
 		at, err := s.current()
@@ -162,6 +177,46 @@ func (at *session) reading() io.ReaderAt {
 		return bytes.NewReader(nil)
 	}
 	return at.reader
+}
+
+// fill reads all of p.
+func (at *session) fill(p []byte, off int64) error {
+	_, err := at.reading().ReadAt(p, off)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// fillMany reads pieces into p, one after the other. If a read was left behind, that
+// is the error, whatever became of the others: p is still being written to.
+func (at *session) fillMany(p []byte, list []piece, atOnce int) error {
+	errs := make([]error, len(list))
+	var failed atomic.Bool
+	var group errgroup.Group
+	group.SetLimit(max(atOnce, 1))
+	for i, one := range list {
+		var into []byte
+		into, p = p[:one.Length], p[one.Length:]
+		group.Go(func() error {
+			if failed.Load() {
+				return nil
+			}
+			errs[i] = at.fill(into, one.Off)
+			if errs[i] != nil {
+				failed.Store(true)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // errs has them all
+	var first error
+	for _, err := range errs {
+		if first == nil || errors.Is(err, ErrTimeout) {
+			first = err
+		}
+	}
+	return first
 }
 
 // batchExtents is how many extents go across at a time.

@@ -49,6 +49,7 @@ const (
 	verbUnmake  = "target unmake"  // unmakeArgs; in a child that did not make it
 	verbStop    = "stop"           // ends the context of the session
 	verbRead    = "read"           // piece
+	verbMany    = "read many"      // pieces
 	verbExtents = "extents"        // which → uint64, a stream
 	verbNext    = "next"           // uint64 → extents
 	verbDrop    = "drop"           // uint64: the stream is not read to its end
@@ -190,6 +191,13 @@ type piece struct {
 	Off, Length int64
 }
 
+// pieces are ranges of an image whose bytes lie in a slot one after the other; so
+// many are read at once.
+type pieces struct {
+	Slot, AtOnce int
+	List         []piece // without slots of their own
+}
+
 // which of the streams of a state.
 type which int
 
@@ -206,9 +214,7 @@ type extents struct {
 
 // MarshalBinary implements encoding.BinaryMarshaler: of these there are many.
 func (p piece) MarshalBinary() ([]byte, error) {
-	b := binary.LittleEndian.AppendUint64(nil, uint64(p.Slot))
-	b = binary.LittleEndian.AppendUint64(b, uint64(p.Off))
-	return binary.LittleEndian.AppendUint64(b, uint64(p.Length)), nil
+	return words64(nil, int64(p.Slot), p.Off, p.Length), nil
 }
 
 // UnmarshalBinary implements encoding.BinaryUnmarshaler.
@@ -216,7 +222,36 @@ func (p *piece) UnmarshalBinary(b []byte) error {
 	if len(b) != 24 {
 		return fmt.Errorf("a piece of %d bytes", len(b))
 	}
-	p.Slot = int(binary.LittleEndian.Uint64(b))
-	p.Off, p.Length = int64(binary.LittleEndian.Uint64(b[8:])), int64(binary.LittleEndian.Uint64(b[16:]))
+	p.Slot, p.Off, p.Length = int(word64(b)), word64(b[8:]), word64(b[16:])
 	return nil
 }
+
+// MarshalBinary implements encoding.BinaryMarshaler.
+func (p pieces) MarshalBinary() ([]byte, error) {
+	b := words64(nil, int64(p.Slot), int64(p.AtOnce))
+	for _, one := range p.List {
+		b = words64(b, one.Off, one.Length)
+	}
+	return b, nil
+}
+
+// UnmarshalBinary implements encoding.BinaryUnmarshaler.
+func (p *pieces) UnmarshalBinary(b []byte) error {
+	if len(b) < 16 || len(b)%16 != 0 {
+		return fmt.Errorf("pieces of %d bytes", len(b))
+	}
+	p.Slot, p.AtOnce = int(word64(b)), int(word64(b[8:]))
+	for b = b[16:]; len(b) > 0; b = b[16:] {
+		p.List = append(p.List, piece{Off: word64(b), Length: word64(b[8:])})
+	}
+	return nil
+}
+
+func words64(b []byte, list ...int64) []byte {
+	for _, n := range list {
+		b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	}
+	return b
+}
+
+func word64(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }

@@ -190,7 +190,7 @@ func TestMemory(t *testing.T) {
 	if _, err := call[Nothing](t, p, "double", len(text)-1); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Get(text, second); err != nil || !bytes.Equal(text, []byte{2, 4, 6, 100}) {
+	if err := m.Get(second, text[:1], nil, text[1:]); err != nil || !bytes.Equal(text, []byte{2, 4, 6, 100}) {
 		t.Errorf("%v, %v", text, err)
 	}
 	for _, bad := range [][2]int{{-1, 1}, {2, 1}, {0, -1}, {0, SlotBytes + 1}} {

@@ -120,9 +120,17 @@ func (m *Memory) Slot(slot, n int) ([]byte, error) {
 	return m.bytes[at : at+n : at+n], nil
 }
 
-// Get copies the beginning of a slot to p.
-func (m *Memory) Get(p []byte, slot int) error {
-	return m.copy(slot, len(p), func(s []byte) { copy(p, s) })
+// Get copies the beginning of a slot to what is to be filled, one after the other.
+func (m *Memory) Get(slot int, fill ...[]byte) error {
+	total := 0
+	for _, p := range fill {
+		total += len(p)
+	}
+	return m.copy(slot, total, func(s []byte) {
+		for _, p := range fill {
+			s = s[copy(p, s):]
+		}
+	})
 }
 
 // Put copies p to the beginning of a slot.
