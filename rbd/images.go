@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -93,6 +95,18 @@ func (p *Images) Source(i batch.Image) engine.Source {
 func (p *Images) Prepare(ctx context.Context, i batch.Image, maxAge time.Duration) error {
 	return p.conn.Prepare(ctx, p.specs[i.Label], p.o.Repository, i.Name, maxAge, p.o.Source.Snapping)
 }
+
+// Prepared implements batch.Pool.
+func (p *Images) Prepared(ctx context.Context, i batch.Image, maxAge time.Duration, runs map[store.RunID]bool) (bool, error) {
+	_, own, err := p.conn.Inspect(ctx, p.specs[i.Label], engine.RulePrefix)
+	return slices.ContainsFunc(own, func(o OwnSnapshot) bool {
+		return strings.HasPrefix(o.Spec.Snap, ownPrefix(p.o.Repository, i.Name)) && !o.removing() && !o.making() && (o.Run == 0 || runs[o.Run]) &&
+			time.Since(o.Time) < maxAge && !engine.Future(o.Time, time.Now())
+	}), err
+}
+
+// Outlives implements batch.Pool.
+func (p *Images) Outlives() time.Duration { return p.o.Lease }
 
 // Claim implements batch.Pool.
 func (p *Images) Claim(ctx context.Context, i batch.Image) (batch.Claim, error) {

@@ -185,6 +185,22 @@ func (r *Repository) claims(ctx context.Context) ([]claim, error) {
 	return list, nil
 }
 
+// Claimed returns the runs of backups whose claims stand: those that go on, and
+// those that were killed and that nobody has found out yet. A run without can
+// never commit. all is false where a claim cannot be read, which may be any run's.
+func (r *Repository) Claimed(ctx context.Context) (runs map[RunID]bool, all bool, err error) {
+	list, err := r.claims(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	runs, all = map[RunID]bool{}, true
+	for i := range list {
+		runs[list[i].Run] = true
+		all = all && list[i].Run != 0
+	}
+	return runs, all, nil
+}
+
 // parseClaimKey tells what a claim's key does.
 func parseClaimKey(key string) (c claim, err error) {
 	s := strings.TrimPrefix(key, workPrefix+"claim.")

@@ -147,6 +147,10 @@ func (v *manyView) tell(i batch.Image, r batch.Result) {
 	case batch.Young:
 		t.detail("%s: level %s of %s is young enough", i.Label, r.Level, timeText(r.Time))
 	case batch.Elsewhere:
+		if r.Level == 0 {
+			t.detail("%s: another node has made its snapshot, and backs it up", i.Label)
+			break
+		}
 		t.detail("%s: another node made level %s", i.Label, r.Level)
 	case batch.Excluded:
 		t.detail("%s: excluded by its metadata", i.Label)

@@ -20,9 +20,16 @@ type Pool interface {
 	// up, unless one fixed less than maxAge ago is waiting: its snapshot.
 	Prepare(ctx context.Context, i Image, maxAge time.Duration) error
 
+	// Prepared reports whether a state of the image that is younger than maxAge is
+	// fixed: it waits, or one of these runs backs it up.
+	Prepared(ctx context.Context, i Image, maxAge time.Duration, runs map[store.RunID]bool) (bool, error)
+
 	// Claim keeps other nodes from working on an image. It fails with
 	// ErrClaimed where one is.
 	Claim(ctx context.Context, i Image) (Claim, error)
+
+	// Outlives is for how long a claim may outlive the node that has it.
+	Outlives() time.Duration
 
 	// Identify finds out which image has the place now.
 	Identify(ctx context.Context, i Image) (store.ImageID, error)
@@ -87,7 +94,8 @@ const (
 	// First: those of all images are made before any is read, so that they lie
 	// as close together as can be.
 	First
-	// Only: they are made, and wait for the next run.
+	// Only: they are made, and wait for the next run. Of an image that a living
+	// node is at work on, the snapshot that it has made will do.
 	Only
 )
 
@@ -124,7 +132,7 @@ const (
 	Done      Word = "done"      // there is a new level
 	Prepared  Word = "snapshot"  // its snapshot waits for the next run
 	Young     Word = "young"     // its name's newest level is of this image and younger than MinAge
-	Elsewhere Word = "elsewhere" // another node has made a new level of it meanwhile
+	Elsewhere Word = "elsewhere" // another node has made a new level of it meanwhile, or with Only its snapshot
 	Excluded  Word = "excluded"  // its owner wants no backup
 	Gone      Word = "gone"      // it was removed meanwhile
 	Failed    Word = "failed"

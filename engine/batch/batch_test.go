@@ -111,6 +111,19 @@ func (p *pool) seize(label string) *claim {
 	return p.claims[label]
 }
 
+// outlives is for how long a dead node's claim stands.
+const outlives = 20 * time.Millisecond
+
+func (p *pool) Outlives() time.Duration { return outlives }
+
+func (p *pool) Prepared(_ context.Context, i batch.Image, _ time.Duration, runs map[store.RunID]bool) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.log, func(s string) bool {
+		return s == "prepare "+i.Label || s == "begin "+i.Label && len(runs) > 0
+	}), nil
+}
+
 func (p *pool) Prepare(_ context.Context, i batch.Image, _ time.Duration) error {
 	p.note("prepare %s", i.Label)
 	return nil

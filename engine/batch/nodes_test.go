@@ -215,3 +215,42 @@ func TestBusyName(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An image that others have claimed has a snapshot in the end: by this run once
+// the claim of a node that died has run out, or by a node that is known to live.
+func TestSnapshotsElsewhere(t *testing.T) {
+	p, r := newPool("dead", "backed up", "prepared", "slow"), newRepository(t)
+	dead := p.seize("dead")
+	for _, label := range []string{"backed up", "prepared", "slow"} {
+		p.seize(label)
+	}
+	p.note("prepare prepared")
+	reading, done, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	p.disks["backed up"].read = func(context.Context) error { close(reading); <-done; return nil }
+	go func() {
+		_, err := engine.Backup(t.Context(), r, "backed up", p.Source(batch.Image{Label: "backed up"}), engine.BackupOptions{})
+		ended <- err
+	}()
+	<-reading
+	began := time.Now()
+	time.AfterFunc(outlives, func() {
+		if err := dead.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	time.AfterFunc(3*outlives, func() { p.note("prepare slow") })
+	results, err := batch.Run(t.Context(), r, p, p.images(), batch.Options{Snapshots: batch.Only, Again: again})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, results, map[string]batch.Word{
+		"dead": batch.Prepared, "backed up": batch.Elsewhere, "prepared": batch.Elsewhere, "slow": batch.Elsewhere,
+	})
+	if time.Since(began) < 3*outlives {
+		t.Error("a snapshot that was not there was counted on")
+	}
+	close(done)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

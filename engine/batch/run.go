@@ -2,7 +2,6 @@ package batch
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -45,10 +44,13 @@ func Run(ctx context.Context, repo *store.Repository, pool Pool, images []Image,
 		r.tasks[n] = &task{image: i, result: Result{Image: i.Label, Name: i.Name, Size: i.Size}}
 	}
 	r.survey(ctx)
-	if o.Snapshots != Each {
-		r.prepare(ctx)
-	}
-	if o.Snapshots != Only {
+	switch o.Snapshots {
+	case Only:
+		r.again(ctx, r.prepare)
+	case First:
+		r.prepare(ctx, r.todo())
+		fallthrough
+	case Each:
 		r.work(ctx)
 	}
 	return r.results(ctx)
@@ -72,6 +74,7 @@ type task struct {
 	result   Result
 	over     bool      // the result stands
 	busy     time.Time // since when its name has been another run's; zero: it is not
+	claimed  time.Time // since when another node has had its claim, each time it was tried; zero: it has not
 
 	warning sync.Mutex // guards result.Warnings
 }
@@ -174,35 +177,19 @@ func (r *run) passOverLate(ctx context.Context, t *task, now known) bool {
 	return false // the backup finds out what is the matter
 }
 
-// prepare makes the snapshots of all images.
-func (r *run) prepare(ctx context.Context) {
-	each(ctx, r.todo(), max(lookups, r.o.Jobs), func(t *task) {
-		claim, err := r.pool.Claim(ctx, t.image)
-		if errors.Is(err, ErrClaimed) {
-			return // whoever is at work on it has made its snapshot, or is about to
-		}
-		if err == nil {
-			err = r.pool.Prepare(ctx, t.image, max(t.image.Rules.MinAgeOf(r.o.MinAge), time.Since(r.started)))
-			err = errors.Join(err, r.release(ctx, claim))
-		}
-		switch {
-		case err != nil:
-			r.failed(ctx, t, err)
-			r.end(t)
-		case r.o.Snapshots == Only:
-			t.result.Result = Prepared
-			r.end(t)
-		}
+// work backs up what is to be done.
+func (r *run) work(ctx context.Context) {
+	r.again(ctx, func(ctx context.Context, list []*task) {
+		order(list)
+		each(ctx, list, r.o.Jobs, func(t *task) { r.try(ctx, t) })
 	})
 }
 
-// work backs up what is to be done, and comes back to what others were at work
-// on until that is done too.
-func (r *run) work(ctx context.Context) {
-	todo := r.todo()
-	order(todo)
-	for len(todo) > 0 && ctx.Err() == nil {
-		each(ctx, todo, r.o.Jobs, func(t *task) { r.try(ctx, t) })
+// again does something for the tasks that are not done with, and comes back to
+// what others were at work on until that is done too.
+func (r *run) again(ctx context.Context, do func(context.Context, []*task)) {
+	for todo := r.todo(); len(todo) > 0 && ctx.Err() == nil; {
+		do(ctx, todo)
 		if todo = r.todo(); len(todo) > 0 {
 			r.tell(func(w Watcher) { w.Wait(len(todo)) })
 			pause(ctx, r.o.Again)
@@ -259,9 +246,6 @@ func (r *run) results(ctx context.Context) ([]Result, error) {
 	for n, t := range r.tasks {
 		if !t.over {
 			t.result.Result = Ended
-			if ctx.Err() == nil { // snapshots of what others are at work on
-				t.result.Result = Elsewhere
-			}
 		}
 		if t.result.Result == Failed {
 			failed.Failed++
