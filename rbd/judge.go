@@ -13,6 +13,13 @@ import (
 // Of those of one image and backup name the newest is needed, and only while the
 // image has the place that the level records, or the name is still the one that
 // it gets: after it was renamed, its backups have another name.
+//
+// A run that the repository does not know is over, too, once a later snapshot of
+// the image has become a level of the name: who made that had the claim on the
+// name after it. Else it is over if no claim stands that may be its own, since
+// without it cannot commit; but a claim of another host may not be seen yet, and
+// a copy of the repository never has those of the original. So its snapshot stays
+// for a day. And where a record is lost, the run may have committed.
 
 // Judge tells of snapshots what a repository knows of them: Kind, Name and Level.
 // They are all of their images'. They must have been listed before, so that a run
@@ -47,6 +54,10 @@ type judge struct {
 	used      []store.Name
 	names     map[string][]store.Name // by what the names of their snapshots begin with
 	histories map[store.Name]*store.History
+
+	claimed map[store.RunID]bool // nil: not looked at yet
+	sure    bool                 // all claims are known
+	lost    *store.LostError     // nil: nothing is
 }
 
 func (j *judge) add(name store.Name) {
@@ -90,12 +101,42 @@ func (j *judge) first(ctx context.Context, o *OwnSnapshot) error {
 		return nil
 	}
 	for _, h := range histories {
-		if h.Over(o.Run) {
+		if h.Over(o.Run) || o.outlived(h) {
 			o.Name = h.Name
 			j.made(o, h)
 		}
 	}
+	if o.Kind != Undecided || time.Since(o.Time) < readyFor || o.Time.IsZero() {
+		return nil
+	}
+	if over, err := j.unclaimed(ctx, o.Run); !over || err != nil {
+		return err
+	}
+	o.Kind = Stray
 	return nil
+}
+
+// outlived reports whether a level was read from a later snapshot of the image that
+// a backup made.
+func (o *OwnSnapshot) outlived(h *store.History) bool {
+	return slices.ContainsFunc(h.Levels, func(l store.Level) bool {
+		return l.Of(o.Image) && l.Origin.RBD != nil && l.Origin.RBD.Own && l.Origin.RBD.SnapshotID > o.ID
+	})
+}
+
+// unclaimed reports whether a run cannot commit, for want of a claim, and has not
+// committed a level that is lost.
+func (j *judge) unclaimed(ctx context.Context, run store.RunID) (bool, error) {
+	if j.claimed == nil {
+		var err error
+		if j.claimed, j.sure, err = j.repo.Claimed(ctx); err != nil {
+			return false, err
+		}
+		if j.lost, err = j.repo.LostLevels(ctx, nil); err != nil {
+			return false, err
+		}
+	}
+	return j.sure && !j.claimed[run] && j.lost == nil, nil
 }
 
 // waiting judges a snapshot that was made ahead. Which image it was made for it

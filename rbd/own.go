@@ -47,7 +47,7 @@ type SnapshotKind string
 const (
 	OfLevel   SnapshotKind = "level"   // a level was read from it: the next diff's base
 	Waiting   SnapshotKind = "waiting" // made ahead; the next backup reads it
-	Undecided SnapshotKind = "in use"  // its run may be at work, or the next run of the name finds out that it is not
+	Undecided SnapshotKind = "in use"  // its run may be at work
 	Stray     SnapshotKind = "stray"   // its run is over and no backup needs it, or its removal was cut short
 	Foreign   SnapshotKind = "foreign" // another repository's
 )

@@ -74,13 +74,17 @@ func TestOnlyStraysAreRemoved(t *testing.T) {
 	ours, others := newShelf(l), newShelf(l)
 	prefix := ownPrefix(ours.repo.ID, "a")
 
-	l.snap(spec, "backy-up")                                                  // theirs
-	l.snap(spec, "backy-nightly-2026")                                        // theirs
-	l.snap(spec, prefix+"0123456789ABCDEF")                                   // not as we write it
-	unknown := l.snap(spec, prefix+store.NewRunID(time.Now()).String()).Snap  // may be at work
+	l.snap(spec, "backy-up")                // theirs
+	l.snap(spec, "backy-nightly-2026")      // theirs
+	l.snap(spec, prefix+"0123456789ABCDEF") // not as we write it
+	running, err := ours.repo.Begin(t.Context(), "d", store.WriterOptions{})
+	l.must(err)
+	defer func() { l.must(running.Abort(t.Context())) }()
+	unknown := l.snap(spec, ownPrefix(ours.repo.ID, "d")+running.ID.String()).Snap
+	l.snap(spec, prefix+store.NewRunID(time.Now()).String())                  // of a run that is over, since the next has the name
 	nameless := l.snap(spec, ownPrefix(ours.repo.ID, "c")+"00000000000000aa") // of a name that nobody knows
 	foreign := ownName(others.backup(spec, "a"))                              // another repository's
-	first := ours.backup(spec, "a")                                           // it removes no other
+	first := ours.backup(spec, "a")                                           // it removes that one and no other
 	l.must(l.conn.Prepare(t.Context(), spec, ours.repo.ID, "b", 0, nil))      // waits
 	waiting := readyName(ownPrefix(ours.repo.ID, "b"))
 	want := map[string]SnapshotKind{

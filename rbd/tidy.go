@@ -9,7 +9,8 @@ import (
 )
 
 // Which snapshots are ours to remove: those named for this repository and
-// backup name, whose run the repository knows to be over. Of these the one of
+// backup name, whose run the repository knows to be over, or that were made
+// before ours: this run had the claim on the name after theirs. Of these the one of
 // the newest level stays, as the next base. Where a removal was cut short, what
 // is left of the snapshot is removed, too. So are those named for other backup
 // names that Judge finds to be strays: the image carries them along from another
@@ -31,6 +32,21 @@ func (s *Source) over(match func(snapshot) bool) []snapshot {
 	for _, snap := range s.list {
 		run, ok := ownRun(snap, s.prefix())
 		if ok && run != s.run.ID && s.run.Over(run) && (snap.trashed != "" || match(snap)) {
+			list = append(list, snap)
+		}
+	}
+	return list
+}
+
+// outlived lists our snapshots of runs that the repository does not know and that
+// this run's snapshot is later than.
+func (s *Source) outlived() (list []snapshot) {
+	if !s.own {
+		return nil
+	}
+	for _, snap := range s.list {
+		run, ok := ownRun(snap, s.prefix())
+		if ok && run != s.run.ID && snap.id < s.to.id && !s.run.Over(run) {
 			list = append(list, snap)
 		}
 	}
@@ -66,6 +82,7 @@ func (s *Source) tidy(ctx context.Context) {
 		n := s.levelOf(snap)
 		return n == 0 || n != keep
 	})
+	list = append(list, s.outlived()...)
 	carried, err := s.carried(ctx)
 	if err != nil {
 		s.run.Warn("snapshots that %s has from other backup names are not looked at: %v", s.spec.at(""), err)

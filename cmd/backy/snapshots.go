@@ -29,7 +29,7 @@ repository. KIND is what they are good for:
 level    LEVEL was read from it; it is the base of the next diff
 waiting  it was made ahead (--snapshot-only), and the next backup reads it
 in use   its run may be at work; if that was killed, the next backup of the
-         image finds out
+         image finds out, or else a day goes by
 stray    its run is over, and no backup needs it: it left no level, or that
          was removed or has a successor; or the image was renamed or copied
          and carries along what belongs to another name or image
