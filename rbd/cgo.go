@@ -36,19 +36,35 @@ func failWhenFull(io *rados.IOContext) {
 	C.rados_set_pool_full_try(C.rados_ioctx_t(io.Pointer()))
 }
 
-// invalidFlags opens an image by its id and reports whether its object map or
-// its fast diff is marked invalid, on the image itself or on one of the
-// snapshots.
-func invalidFlags(io *rados.IOContext, imageID string, snapshots []uint64) (bool, error) {
+// mapState is what an image's object maps are worth.
+type mapState struct {
+	invalid bool   // one of them, or its fast diff, is marked so
+	prefix  string // of the names of the objects that they are of
+}
+
+// readMapState opens an image by its id, and looks at its object map and those of
+// some snapshots.
+func readMapState(io *rados.IOContext, imageID string, snapshots []uint64) (s mapState, err error) {
 	id := C.CString(imageID)
 	defer C.free(unsafe.Pointer(id))
 	var image C.rbd_image_t
 	if err := errOf(C.rbd_open_by_id_read_only(C.rados_ioctx_t(io.Pointer()), id, &image, nil)); err != nil {
-		return false, err
+		return s, err
 	}
-	invalid, err := anyInvalid(image, snapshots)
+	s.invalid, err = anyInvalid(image, snapshots)
+	if err == nil {
+		s.prefix, err = objectPrefix(image)
+	}
 	settleCallbacks(io)
-	return invalid, errors.Join(err, errOf(C.rbd_close(image)))
+	return s, errors.Join(err, errOf(C.rbd_close(image)))
+}
+
+// objectPrefix is what the names of the image's objects begin with. rbd_stat cuts
+// it off after 23 bytes.
+func objectPrefix(image C.rbd_image_t) (string, error) {
+	var prefix [256]C.char
+	err := errOf(C.rbd_get_block_name_prefix(image, &prefix[0], C.size_t(len(prefix))))
+	return C.GoString(&prefix[0]), err
 }
 
 // settleCallbacks waits until librados has returned from all callbacks that it

@@ -27,9 +27,7 @@ type Config struct {
 	Name    string // the user with its type: client.backup; not with ID
 	Keyring string // path of the user's keyring
 
-	// IgnoreQoS lifts what rbd_qos_* limits, for this connection alone. What limits
-	// an image all the same is an error.
-	IgnoreQoS bool
+	QoS QoS
 
 	// Timeout is how long the cluster may make no progress before that is an
 	// error; 0: DefaultTimeout.
@@ -38,13 +36,14 @@ type Config struct {
 
 // Conn is a connection to a cluster, for many goroutines at a time.
 type Conn struct {
-	rados     *rados.Conn
-	calls     calls
-	fsid      string
-	user      string
-	timeout   time.Duration
-	ignoreQoS bool
-	leaked    atomic.Bool // an image could not be closed, so the connection must not be
+	rados   *rados.Conn
+	calls   calls
+	fsid    string
+	user    string
+	timeout time.Duration
+	qos     QoS
+	lifted  bool        // QoS does not limit what is opened
+	leaked  atomic.Bool // an image could not be closed, so the connection must not be
 }
 
 // Connect connects to a cluster. Configuration is read in the order of Ceph's
@@ -63,7 +62,7 @@ func Connect(ctx context.Context, config Config) (*Conn, error) {
 		return nil, fmt.Errorf("user %q: librados takes no such name", config.Name)
 	}
 	c := &Conn{
-		rados: r, user: config.Name, timeout: config.Timeout,
+		rados: r, user: config.Name, timeout: config.Timeout, qos: config.QoS,
 		calls: calls{limit: config.Timeout + config.Timeout/4 + time.Second},
 	}
 	if err := c.configure(config); err != nil {
@@ -72,6 +71,9 @@ func Connect(ctx context.Context, config Config) (*Conn, error) {
 	err = do(ctx, &c.calls, "connect to the cluster", r.Connect)
 	if err != nil {
 		return nil, c.connectError(ctx, err, config)
+	}
+	if err := c.liftQoS(); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	c.fsid, err = r.GetFSID()
 	if err != nil {
@@ -170,12 +172,6 @@ func (c *Conn) configure(config Config) error {
 	}
 	if err := c.rados.ParseDefaultConfigEnv(); err != nil {
 		return c.failed(err, "read CEPH_ARGS") // which may hold a key
-	}
-	if config.IgnoreQoS {
-		c.ignoreQoS = true
-		if err := c.liftQoS(); err != nil {
-			return err
-		}
 	}
 	if err := c.setOptions(config); err != nil {
 		return err

@@ -28,14 +28,15 @@ type asked struct {
 	from           string // "" is the beginning of time: what is allocated
 	offset, length int64
 	whole          bool // by whole objects: fast diff, where the image has it
+	own            bool // without what a clone has of its parent
 }
 
 // diff asks librbd and gives each extent to fn, in whatever order and overlap
 // they come. fn runs in librbd's callback, so it must neither block nor call
 // back into librbd. It returns what result gives afterwards.
 //
-// Extents of a clone's parent are always asked for: without them a clone's
-// diff leaves out what it has of its parent.
+// Extents of a clone's parent are asked for, unless q.own is set: without them a
+// clone's diff leaves out what it has of its parent.
 func diff[T any](ctx context.Context, im *image, q asked, fn func(hints.Extent), result func() T) (T, error) {
 	what := fmt.Sprintf("diff %s from %q at %d+%d", im.spec, q.from, q.offset, q.length)
 	v, err := call(ctx, &im.calls, what, func(alive func()) (T, error) {
@@ -57,6 +58,9 @@ func diff[T any](ctx context.Context, im *image, q asked, fn func(hints.Extent),
 				fn(hints.Extent{Offset: int64(offset), Length: int64(length), Exists: exists != 0})
 				return 0
 			},
+		}
+		if q.own {
+			config.IncludeParent = rbd.ExcludeParent
 		}
 		if q.whole {
 			config.WholeObject = rbd.EnableWholeObject
@@ -134,18 +138,31 @@ func (u *units) next(n, total int64) int64 {
 	return total
 }
 
+// has reports whether a period is in the set.
+func (u *units) has(n int64) bool { return u.bits[n/64]&(1<<(n%64)) != 0 }
+
 // window is a byte range.
 type window struct{ start, end int64 }
 
 // fast finds the periods with objects that changed since a snapshot: one call
 // over the image, since each call loads the object maps anew.
 func (im *image) fast(ctx context.Context, from string, size, period int64) (*units, error) {
-	set := newUnits(size, period)
-	if size == 0 {
+	return im.periods(ctx, asked{from: from, length: size, whole: true}, period)
+}
+
+// own finds the periods of which the image has objects itself, and not its parent
+// alone.
+func (im *image) own(ctx context.Context, size, period int64) (*units, error) {
+	return im.periods(ctx, asked{length: size, whole: true, own: true}, period)
+}
+
+func (im *image) periods(ctx context.Context, q asked, period int64) (*units, error) {
+	set := newUnits(q.length, period)
+	if q.length == 0 {
 		return set, nil
 	}
 	add := func(e hints.Extent) { set.add(e.Offset, e.Length) }
-	return diff(ctx, im, asked{from: from, length: size, whole: true}, add, func() *units { return set })
+	return diff(ctx, im, q, add, func() *units { return set })
 }
 
 // all is the set of all periods.

@@ -1,9 +1,11 @@
 package rbd
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ceph/go-ceph/rbd"
 	"pgregory.net/rapid"
@@ -63,9 +65,10 @@ func TestUnits(t *testing.T) {
 }
 
 // Fast diff leaves out what was taken away by shrinking an image, where a snapshot
-// was made before it grew again: on 16.2 and 18.2 alike. A release that does
-// otherwise fails here, so that distrustFast can take account of it. The exact
-// diff is right in all of these.
+// was made before it grew again, and what a rollback to an older snapshot than
+// the one it starts from brings back: on each release. One that does otherwise
+// fails here, so that distrustFast and checkRollback can take account of it. The
+// exact diff is right in all of these.
 func TestFastDiffTrap(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -106,9 +109,24 @@ func TestFastDiffTrap(t *testing.T) {
 			[]int64{5},
 			[]int64{5},
 		},
+		{
+			"rolled back to the base",
+			func(s Spec) { l.write(s, 5*object, object); l.rollback(s, "base") },
+			[]int64{5}, // written twice
+			[]int64{2, 3},
+		},
+		{
+			"rolled back to before the base",
+			func(s Spec) { l.write(s, 7*object, object); l.rollback(s, "older") },
+			[]int64{2, 3, 7},
+			nil,
+		},
 	} {
 		s := l.create("image", size)
 		l.write(s, 0, size)
+		l.snap(s, "first")
+		l.snap(s, "older")
+		l.write(s, 2*object, 2*object)
 		l.snap(s, "base")
 		c.change(s)
 		im, err := l.conn.open(t.Context(), l.snap(s, "now"), "", readOnly)
@@ -127,10 +145,64 @@ func TestFastDiffTrap(t *testing.T) {
 		if got := objects(exact); !slices.Equal(got, c.exact) {
 			t.Errorf("%s: exact diff names the objects %v, want %v", c.name, got, c.exact)
 		}
+		l.covers(im, "base", exact)
 		l.must(im.close())
 		l.rbd("snap", "purge", "--no-progress", path(s))
 		l.rbd("rm", "--no-progress", path(s))
 	}
+}
+
+// covers checks that what a backup would look at has all of a set.
+func (l *lab) covers(im *image, from string, changed *units) {
+	l.Helper()
+	_, handle, err := im.identity(l.Context())
+	l.must(err)
+	layout, err := im.layout(l.Context())
+	l.must(err)
+	list, err := im.snapshots(l.Context())
+	l.must(err)
+	base, ok := named(list, from)
+	if !ok {
+		l.Fatalf("no snapshot %s", from)
+	}
+	set, _, err := im.candidates(l.Context(), newSpan(handle, layout, list, base, im.at), DiffAuto, l.Errorf)
+	l.must(err)
+	for _, n := range objects(changed) {
+		if !set.has(n) {
+			l.Errorf("%s: object %d is left out", im.spec, n)
+		}
+	}
+}
+
+// A rollback that was killed has rolled back some objects, and not the object
+// map: nothing but the objects themselves tell.
+func TestKilledRollback(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	const size = 600 * object
+	s := l.create("image", size)
+	l.write(s, 0, size)
+	l.snap(s, "older")
+	l.write(s, 0, size/2)
+	l.snap(s, "base")
+	rollback := l.cluster.Command("rbd", "snap", "rollback", "--no-progress", path(s.at("older")))
+	l.must(rollback.Start())
+	time.Sleep(time.Duration(40+rand.IntN(250)) * time.Millisecond)
+	l.must(rollback.Process.Kill())
+	_ = rollback.Wait()
+	im, err := l.conn.open(t.Context(), l.snap(s, "now"), "", readOnly)
+	l.must(err)
+	exact := newUnits(size, object)
+	for off := int64(0); off < size; off += 100 * object {
+		extents, err := im.exact(t.Context(), "base", window{off, off + 100*object})
+		l.must(err)
+		for _, e := range extents {
+			exact.add(e.Offset, e.Length)
+		}
+	}
+	t.Logf("%d of %d objects were rolled back", exact.count(), size/object/2)
+	l.covers(im, "base", exact)
+	l.must(im.close())
 }
 
 // objects are the numbers of the periods in a set.

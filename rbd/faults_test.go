@@ -116,7 +116,7 @@ func TestAllFieldsCross(t *testing.T) {
 		v      any
 		fields string
 	}{
-		{Config{}, "Conf Cluster ID Name Keyring IgnoreQoS Timeout"},
+		{Config{}, "Conf Cluster ID Name Keyring QoS Timeout"},
 		{Spec{}, "Pool Namespace Image Snap"},
 		{PoolSpec{}, "Pool Namespace All"},
 		{Info{}, "ID Size Created Metadata MetadataUnknown"},

@@ -36,7 +36,7 @@ func TestP24CloseAtOnce(t *testing.T) {
 		g.Go(func() (err error) {
 			for i := 0; i < 50 && err == nil; i++ {
 				if n%2 == 0 {
-					_, err = invalidFlags(io, id, nil)
+					_, err = readMapState(io, id, nil)
 					continue
 				}
 				var im *image

@@ -192,6 +192,22 @@ func (l *lab) unsnap(s Spec, name string) {
 	l.with(s.at(""), func(i *rbd.Image) error { return i.GetSnapshot(name).Remove() })
 }
 
+func (l *lab) rollback(s Spec, name string) {
+	l.Helper()
+	l.with(s.at(""), func(i *rbd.Image) error { return i.GetSnapshot(name).Rollback() })
+}
+
+// withOlder gives an image a snapshot to go back to, with objects 0 and 1 written
+// since.
+func (l *lab) withOlder(s Spec) Spec {
+	l.Helper()
+	l.write(s, 0, 10*object)
+	l.snap(s, "oldest")
+	l.snap(s, "older")
+	l.write(s, 0, 2*object)
+	return s
+}
+
 // content reads all of an image or snapshot, as the other client.
 func (l *lab) content(s Spec) []byte {
 	l.Helper()

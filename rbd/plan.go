@@ -19,6 +19,7 @@ type span struct {
 	from   snapshot   // without an id: from the beginning of time
 	to     snapshot   // what is read; without an id: the image as it is now
 	chain  []snapshot // all snapshots from from to to
+	older  bool       // the image has snapshots that are older than from
 
 	doubtful bool // to may have been made during a live migration
 }
@@ -30,6 +31,7 @@ func newSpan(handle string, l store.RBDLayout, list []snapshot, from, to snapsho
 		if from.id <= snap.id && (to.id == 0 || snap.id <= to.id) {
 			s.chain = append(s.chain, snap)
 		}
+		s.older = s.older || snap.id < from.id
 	}
 	return s
 }
@@ -41,11 +43,16 @@ func (im *image) candidates(ctx context.Context, s span, d Diff, warn engine.War
 	if d == DiffExact {
 		return all(s.to.size, p), false, nil
 	}
-	err = im.distrustFast(ctx, s)
+	prefix, err := im.distrustFast(ctx, s)
+	if err == nil {
+		set, err = im.fast(ctx, s.from.name, s.to.size, p)
+	}
+	if err == nil && s.from.id != 0 {
+		err = im.checkRollback(ctx, s, prefix, set)
+	}
 	switch {
 	case err == nil:
-		set, err = im.fast(ctx, s.from.name, s.to.size, p)
-		return set, true, err
+		return set, true, nil
 	case !errors.Is(err, ErrFastDiff):
 		return nil, false, err
 	case d == DiffFast:
@@ -56,8 +63,9 @@ func (im *image) candidates(ctx context.Context, s span, d Diff, warn engine.War
 	return all(s.to.size, p), false, nil
 }
 
-// distrustFast says why fast diff may miss changes in a span, with ErrFastDiff;
-// nil where it does not.
+// distrustFast says why fast diff may miss changes in a span, with ErrFastDiff.
+// Where it does not, only a rollback is still to be ruled out: prefix is that of
+// the objects for checkRollback.
 //
 // Fast diff compares the object maps that are kept with the snapshots. Those are
 // right where their flags do not say otherwise. But where the image was shrunk, a
@@ -67,36 +75,36 @@ func (im *image) candidates(ctx context.Context, s span, d Diff, warn engine.War
 // do so, whatever snapshots were made later; without a snapshot in between, both
 // name those objects. So on every release it is trusted only where no snapshot
 // is smaller than the one before. TestFastDiffTrap tells when one does better.
-func (im *image) distrustFast(ctx context.Context, s span) error {
+func (im *image) distrustFast(ctx context.Context, s span) (prefix string, err error) {
 	if !hasFastDiff(s.layout) {
-		return fmt.Errorf("%s: %w: the image does not have the features object-map and fast-diff", im.spec.at(""), ErrFastDiff)
+		return "", fmt.Errorf("%s: %w: the image does not have the features object-map and fast-diff", im.spec.at(""), ErrFastDiff)
 	}
 	if s.from.id != 0 && s.doubtful {
-		return fmt.Errorf("%s: %w: it is not known that %s was not made during a live migration", im.spec.at(""), ErrFastDiff, s.to.name)
+		return "", fmt.Errorf("%s: %w: it is not known that %s was not made during a live migration", im.spec.at(""), ErrFastDiff, s.to.name)
 	}
 	ids := make([]uint64, len(s.chain))
 	last := s.to
 	for i := len(s.chain) - 1; i >= 0; i-- {
 		snap := s.chain[i]
 		if snap.size > last.size {
-			return fmt.Errorf("%s: %w: the image was shrunk after its snapshot %s", im.spec.at(""), ErrFastDiff, snap.name)
+			return "", fmt.Errorf("%s: %w: the image was shrunk after its snapshot %s", im.spec.at(""), ErrFastDiff, snap.name)
 		}
 		ids[i], last = snap.id, snap
 	}
 	what := fmt.Sprintf("ask for the flags of %s", im.spec.at(""))
-	invalid, err := inPool(ctx, im.conn, im.spec, what, func(io *rados.IOContext) (bool, error) {
-		return invalidFlags(io, s.handle, ids)
+	maps, err := inPool(ctx, im.conn, im.spec, what, func(io *rados.IOContext) (mapState, error) {
+		return readMapState(io, s.handle, ids)
 	})
 	if errors.Is(err, syscall.ENOENT) {
-		return fmt.Errorf("%s: %w: one of its snapshots was removed just now", im.spec.at(""), ErrFastDiff)
+		return "", fmt.Errorf("%s: %w: one of its snapshots was removed just now", im.spec.at(""), ErrFastDiff)
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
-	if invalid {
-		return fmt.Errorf("%s: %w", im.spec.at(""), errInvalidMap)
+	if maps.invalid {
+		return "", fmt.Errorf("%s: %w", im.spec.at(""), errInvalidMap)
 	}
-	return nil
+	return maps.prefix, nil
 }
 
 // errInvalidMap is the reason that is worth a warning, since the image's owner

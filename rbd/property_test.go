@@ -116,7 +116,7 @@ func (h *history) step() {
 		{16, h.resize},
 		{14, h.snapshot},
 		{5, h.removeSnapshot},
-		{3, h.rollback},
+		{5, h.rollback},
 		{1, h.clone},
 		{2, h.flatten},
 		{4, h.switchFeatures},
@@ -225,13 +225,13 @@ func (h *history) rollback() {
 		}
 		return err
 	})
-	invalid, err := invalidFlags(io, imageID, []uint64{id})
+	maps, err := readMapState(io, imageID, []uint64{id})
 	h.must(err)
-	if invalid {
+	if maps.invalid {
 		return
 	}
 	h.note("roll back to %s", name)
-	h.with(h.spec, func(i *rbd.Image) error { return i.GetSnapshot(name).Rollback() })
+	h.lab.rollback(h.spec, name)
 }
 
 // clone goes on with a clone of the image under another name.

@@ -20,6 +20,20 @@ import (
 // it at once, and it looks as if the cluster did not answer. So no more is in
 // flight than the limit lets through in a second.
 
+// QoS is what becomes of those limits.
+type QoS int
+
+const (
+	// ExceedQoS lifts an image's and its pool's, which are made for its other
+	// clients, for this connection where librbd can. Where this client's
+	// configuration has limits, all are kept to.
+	ExceedQoS QoS = iota
+	// IgnoreQoS lifts all. One that cannot be lifted is an error.
+	IgnoreQoS
+	// KeepQoS keeps to all.
+	KeepQoS
+)
+
 // qosLimits are the settings, with what they count.
 var qosLimits = []struct {
 	key           string
@@ -48,10 +62,26 @@ const (
 	worthSaying = time.Second
 )
 
-// liftQoS keeps QoS from limiting what this connection opens: by the setting for
-// it, or where librbd has none, by bursts without an end. Both are this client's
-// alone: an image's metadata goes before them, see throttle.
+// liftQoS keeps QoS from limiting what this connection opens, if that is wanted.
 func (c *Conn) liftQoS() error {
+	switch c.qos {
+	case KeepQoS:
+		return nil
+	case ExceedQoS:
+		for _, l := range qosLimits {
+			if v, err := c.rados.GetConfigOption(l.key); err == nil && limit(v) > 0 {
+				return nil
+			}
+		}
+	}
+	c.lifted = true
+	return c.excludeQoS()
+}
+
+// excludeQoS makes QoS limit nothing: by the setting for it, or where librbd has
+// none, by bursts without an end. Both are this client's alone: an image's
+// metadata goes before them, see throttle.
+func (c *Conn) excludeQoS() error {
 	err := c.rados.SetConfigOption(qosExclude, "read,write,discard,write_same,compare_and_write")
 	if errnoOf(err) != syscall.ENOENT {
 		return c.named(err, "set the Ceph option %s", qosExclude)
@@ -59,21 +89,31 @@ func (c *Conn) liftQoS() error {
 	for _, l := range qosLimits {
 		burst := strings.TrimSuffix(l.key, "limit") + "burst"
 		if err := c.rados.SetConfigOption(burst, limitless); err != nil {
-			return c.failed(err, "--ignore-qos: this librbd has neither %s nor %s", qosExclude, burst)
+			return c.failed(err, "lift QoS: this librbd has neither %s nor %s", qosExclude, burst)
 		}
 	}
 	return nil
 }
 
+// limit is a setting's value, 0 where it limits nothing.
+func limit(value string) int64 {
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
+}
+
 // throttle lets through what QoS lets through. nil lets all through.
 type throttle struct {
-	by        string // which limits, in words
-	most      int64  // bytes of one operation
-	bytes     *semaphore.Weighted
-	operation *semaphore.Weighted
+	by, why               string // which limits, and why they apply, in words
+	most                  int64  // bytes of one operation
+	perSecond, operations int64  // 0: any number
+	bytes                 *semaphore.Weighted
+	operation             *semaphore.Weighted
 
 	say  func(format string, args ...any) // may be nil
-	once sync.Once
+	felt rate
 }
 
 // setting finds out what an option is for the image, and who says so: the image,
@@ -111,17 +151,19 @@ func (im *image) limits(pool *rados.IOContext, own map[string]string, writes boo
 			continue
 		}
 		v, whose := im.setting(pool, own, l.key)
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || n <= 0 {
+		n := limit(v)
+		if n == 0 {
 			continue
 		}
-		if im.conn.ignoreQoS {
-			if err := im.lifted(pool, own, l.key, n); err != nil {
-				return nil, err
-			}
+		stays := im.stays(pool, own, l.key)
+		if stays == "" {
 			continue
+		}
+		if im.conn.qos == IgnoreQoS {
+			return nil, fmt.Errorf("--ignore-qos cannot lift %s of %d of %s: %s", l.key, n, im.spec.at(""), stays)
 		}
 		by = append(by, fmt.Sprintf("%s %s of %d", whose, l.key, n))
+		t.why = stays
 		if least := &operations; l.bytes {
 			least = &perSecond
 			*least = smaller(*least, n)
@@ -133,6 +175,7 @@ func (im *image) limits(pool *rados.IOContext, own map[string]string, writes boo
 		return nil, nil
 	}
 	t.by = strings.Join(by, " and ")
+	t.perSecond, t.operations = perSecond, operations
 	if perSecond > 0 {
 		const sector = 4096
 		t.most = max(perSecond/sector*sector, sector)
@@ -152,22 +195,25 @@ func smaller(a, b int64) int64 {
 	return min(a, b)
 }
 
-// lifted checks that a limit does not apply although it is set.
-func (im *image) lifted(pool *rados.IOContext, own map[string]string, limit string, n int64) error {
-	refused := func(why string) error {
-		return fmt.Errorf("--ignore-qos cannot lift %s of %d of %s: %s", limit, n, im.spec.at(""), why)
+// stays is why a limit applies to the image, "" if it does not.
+func (im *image) stays(pool *rados.IOContext, own map[string]string, key string) string {
+	switch {
+	case im.conn.qos == KeepQoS:
+		return "--ignore-qos=false keeps to it"
+	case !im.conn.lifted:
+		return "--ignore-qos lifts what this client's configuration and the image have"
 	}
 	if v, err := im.conn.rados.GetConfigOption(qosExclude); err == nil && v != "" {
 		if _, whose := im.setting(pool, own, qosExclude); whose != "this client's" {
-			return refused(whose + " own " + qosExclude + " goes before this client's")
+			return whose + " own " + qosExclude + " goes before this client's"
 		}
-		return nil
+		return ""
 	}
-	burst := strings.TrimSuffix(limit, "limit") + "burst"
+	burst := strings.TrimSuffix(key, "limit") + "burst"
 	if v, whose := im.setting(pool, own, burst); v != limitless {
-		return refused(fmt.Sprintf("this librbd has no %s, and %s %s of %s goes before this client's", qosExclude, whose, burst, v))
+		return fmt.Sprintf("this librbd has no %s, and %s %s of %s goes before this client's", qosExclude, whose, burst, v)
 	}
-	return nil
+	return ""
 }
 
 // piece is how much of length bytes one operation may take.
@@ -196,8 +242,39 @@ func (t *throttle) do(ctx context.Context, bytes int64, f func() error) error {
 		}
 		defer part.room.Release(part.n)
 	}
-	if t.say != nil && time.Since(started) > worthSaying {
-		t.once.Do(func() { t.say("throttled by %s: --ignore-qos lifts that for backy alone", t.by) })
+	err := f()
+	if err == nil && t.say != nil && t.felt.add(t, started, bytes) {
+		t.say("throttled by %s: %s", t.by, t.why)
 	}
-	return f()
+	return err
+}
+
+// rate is what got through so far.
+type rate struct {
+	sync.Mutex
+	since             time.Time
+	bytes, operations int64
+	said              bool
+}
+
+// add counts an operation and tells, once, that the limit is what makes it take
+// as long as it does: for a while, more than half of what the limit lets through
+// came through, so that the cluster is faster than that.
+func (r *rate) add(t *throttle, started time.Time, bytes int64) bool {
+	r.Lock()
+	defer r.Unlock()
+	if r.since.IsZero() {
+		r.since = started
+	}
+	r.bytes += bytes
+	r.operations++
+	if r.said {
+		return false
+	}
+	took := time.Since(r.since)
+	near := func(n, perSecond int64) bool {
+		return perSecond > 0 && float64(n) > took.Seconds()*float64(perSecond)/2
+	}
+	r.said = took > worthSaying && (near(r.bytes, t.perSecond) || near(r.operations, t.operations))
+	return r.said
 }

@@ -2,6 +2,8 @@ package rbd
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,9 +19,10 @@ import (
 // alone where that is asked for.
 func TestP21QoS(t *testing.T) {
 	t.Parallel()
-	const size = 6 * mib
-	l := labIn(t, clustertest.Get(t), Config{Timeout: 2 * time.Second})
-	fast := l.connect(Config{Conf: l.cluster.Conf(), ID: l.cluster.Restore(t), IgnoreQoS: true})
+	const size = 3 * mib
+	l := labIn(t, clustertest.Get(t), Config{Timeout: 2 * time.Second, QoS: KeepQoS})
+	fast := l.connect(Config{Conf: l.cluster.Conf(), ID: l.cluster.Restore(t), QoS: IgnoreQoS})
+	unset := l.connect(Config{Conf: l.cluster.Conf(), ID: l.cluster.Restore(t)})
 	repo, err := store.Init(t.Context(), mem.New(), store.Parameters{})
 	l.must(err)
 	t.Cleanup(func() { l.must(repo.Close()) })
@@ -62,10 +65,14 @@ func TestP21QoS(t *testing.T) {
 	told("backup", warnings, "throttled by the image's rbd_qos_bps_limit of 1048576 and the image's rbd_qos_read_iops_limit of 2")
 	level, warnings, err := backup(fast, spec)
 	l.must(err)
+	_, more, err := backup(unset, spec)
+	l.must(err)
+	warnings = append(warnings, more...)
+	warnings = append(warnings, restore(fast, spec, level)...)
+	warnings = append(warnings, restore(unset, spec, level)...)
 	if len(warnings) > 0 {
 		t.Errorf("without QoS: warned of %q", warnings)
 	}
-	restore(fast, spec, level)
 	told("restore", restore(l.restorer, spec, level), "rbd_qos_bps_limit")
 	watch := l.series("")
 	view, closer, err := l.conn.view(t.Context(), spec, watch.warn)
@@ -84,9 +91,22 @@ func TestP21QoS(t *testing.T) {
 	if unknown != nil {
 		own = "rbd_qos_bps_burst=2097152"
 	}
-	if _, _, err := backup(fast, limited("stubborn", "rbd_qos_bps_limit=1048576", own)); err == nil || !strings.Contains(err.Error(), "--ignore-qos cannot lift") {
+	stubborn := limited("stubborn", "rbd_qos_bps_limit=1048576", own)
+	if _, _, err := backup(fast, stubborn); err == nil || !strings.Contains(err.Error(), "--ignore-qos cannot lift") {
 		t.Errorf("an image that insists: %v", err)
 	}
+	_, warnings, err = backup(unset, stubborn)
+	l.must(err)
+	told("an image that insists", warnings, "goes before this client's")
+
+	// Whoever limits this client means it.
+	conf := filepath.Join(t.TempDir(), "ceph.conf")
+	content, err := os.ReadFile(l.cluster.Conf())
+	l.must(err)
+	l.must(os.WriteFile(conf, append(content, "\n[client]\nrbd_qos_bps_limit = 1048576\n"...), 0o600))
+	_, warnings, err = backup(l.connect(Config{Conf: conf, ID: l.cluster.Restore(t)}), limited("unlimited"))
+	l.must(err)
+	told("this client is limited", warnings, "this client's rbd_qos_bps_limit of 1048576")
 
 	l.rbd("config", "pool", "set", l.pool, "rbd_qos_bps_limit", "1048576")
 	_, warnings, err = backup(l.conn, limited("of the pool"))

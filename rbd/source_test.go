@@ -151,9 +151,41 @@ func TestSecondBackup(t *testing.T) {
 			name: "rolled back", diff: store.DiffFast, base: 1,
 			change: func(t *series, s Spec) Spec {
 				t.write(s, 0, 3*object)
-				t.with(s, func(i *rbd.Image) error { return i.GetSnapshot(t.levels[0].Origin.RBD.Snapshot).Rollback() })
+				t.rollback(s, t.levels[0].Origin.RBD.Snapshot)
 				return s
 			},
+		},
+		{
+			name: "rolled back to before the base", diff: store.DiffExact, base: 1,
+			create: func(l *lab) Spec { return l.withOlder(l.create("image", size)) },
+			change: func(t *series, s Spec) Spec { t.rollback(s, "older"); return s },
+			most:   3 * object,
+		},
+		{
+			name: "rolled back to before the base, the snapshot removed", diff: store.DiffExact, base: 1,
+			create: func(l *lab) Spec { return l.withOlder(l.create("image", size)) },
+			change: func(t *series, s Spec) Spec {
+				t.rollback(s, "older")
+				t.unsnap(s, "older")
+				t.unsnap(s, "oldest")
+				return s
+			},
+			most: 3 * object,
+		},
+		{
+			name: "striped and in a namespace with a data pool, rolled back to before the base", diff: store.DiffExact, base: 1,
+			create: func(l *lab) Spec {
+				l.rbd("namespace", "create", l.pool+"/tenant")
+				return l.withOlder(l.create("tenant/image", size, "--data-pool", l.cluster.Pool(l), "--stripe-unit", "4096", "--stripe-count", "3"))
+			},
+			change: func(t *series, s Spec) Spec { t.rollback(s, "older"); return s },
+			most:   4 * object,
+		},
+		{
+			name: "with older snapshots", diff: store.DiffFast, base: 1,
+			create: func(l *lab) Spec { return l.withOlder(l.create("image", size)) },
+			change: func(t *series, s Spec) Spec { t.write(s, 5*object, 9); return s },
+			most:   9,
 		},
 		{
 			name: "striped", diff: store.DiffFast, base: 1,
@@ -267,7 +299,8 @@ func TestSecondBackup(t *testing.T) {
 			if fourth.Origin.Diff != store.DiffNone || fourth.Base != 3 {
 				t.Errorf("fourth backup: by %s from level %d", fourth.Origin.Diff, fourth.Base)
 			}
-			if ours := slices.DeleteFunc(l.snaps(spec), func(n string) bool { return n == "theirs" }); len(ours) != 1 || ours[0] != fourth.Origin.RBD.Snapshot {
+			theirs := func(n string) bool { return n == "theirs" || n == "older" || n == "oldest" }
+			if ours := slices.DeleteFunc(l.snaps(spec), theirs); len(ours) != 1 || ours[0] != fourth.Origin.RBD.Snapshot {
 				t.Errorf("snapshots %v are left, want %s alone", ours, fourth.Origin.RBD.Snapshot)
 			}
 		})

@@ -62,7 +62,7 @@ type cephFlags struct {
 	cluster string
 	timeout time.Duration
 
-	ignoreQoS bool
+	ignoreQoS tristate
 	crashDir  string // for reports of crashes of Ceph's library; "": none
 }
 

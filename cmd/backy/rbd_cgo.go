@@ -14,6 +14,17 @@ import (
 	"backy/rbd/child"
 )
 
+// qos is what becomes of the limits of rbd_qos_*.
+func (f *cephFlags) qos() rbd.QoS {
+	switch {
+	case f.ignoreQoS.yes:
+		return rbd.IgnoreQoS
+	case f.ignoreQoS.no:
+		return rbd.KeepQoS
+	}
+	return rbd.ExceedQoS
+}
+
 // connection is to a cluster.
 type connection struct{ *rbd.Cluster }
 
@@ -25,7 +36,7 @@ func (p *program) connect(ctx context.Context) (*rbd.Cluster, error) {
 	}
 	f := p.common.ceph
 	conn, err := rbd.Open(ctx, rbd.Config{
-		Conf: f.conf, Cluster: f.cluster, ID: f.id, Name: f.name, Keyring: f.keyring, Timeout: f.timeout, IgnoreQoS: f.ignoreQoS,
+		Conf: f.conf, Cluster: f.cluster, ID: f.id, Name: f.name, Keyring: f.keyring, Timeout: f.timeout, QoS: f.qos(),
 	}, rbd.ClusterOptions{CrashDir: f.crashDir, Warn: p.talk.warn})
 	var refused *rbd.ConnectError
 	if errors.As(err, &refused) {

@@ -140,9 +140,9 @@ func (p *program) commonFlags() []cli.Flag {
 			Name: "ceph-timeout", Category: ceph,
 			Usage: "give up after `TIME` without progress", Value: (*durationValue)(&p.common.ceph.timeout),
 		},
-		&cli.BoolFlag{
-			Name: "ignore-qos", Category: ceph, EnvVars: []string{"BACKY_IGNORE_QOS"}, DisableDefaultText: true,
-			Usage: "exceed the limits of rbd_qos_*", Destination: &p.common.ceph.ignoreQoS,
+		&cli.GenericFlag{
+			Name: "ignore-qos", Category: ceph, EnvVars: []string{"BACKY_IGNORE_QOS"},
+			Usage: "exceed all limits of rbd_qos_*, with =false none", Value: &p.common.ceph.ignoreQoS,
 		},
 		&cli.StringFlag{
 			Name: "crash-dir", Category: ceph, EnvVars: []string{"BACKY_CRASH_DIR"},

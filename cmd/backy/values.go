@@ -230,3 +230,19 @@ func secondsText(seconds float64) string {
 	}
 	return d.Round(time.Second).String()
 }
+
+// tristate is a flag that may be given as it is, or as true or false.
+type tristate struct{ yes, no bool }
+
+func (v *tristate) String() string { return "" } // no default
+
+func (v *tristate) Set(s string) error {
+	yes, err := strconv.ParseBool(s)
+	if err != nil {
+		return errors.New("not true or false")
+	}
+	*v = tristate{yes: yes, no: !yes}
+	return nil
+}
+
+func (v *tristate) IsBoolFlag() bool { return true }
