@@ -37,6 +37,9 @@ func (c *claim) Validate() error {
 func (c *claim) beat() time.Duration { return time.Duration(c.Beat * float64(time.Second)) }
 
 func (c *claim) who() string {
+	if c.Process == (process{}) {
+		return "its claim cannot be read, so which process it is, and since when, is unknown"
+	}
 	return fmt.Sprintf("%s since %s", c.Process, c.Started.Local().Format("2006-01-02 15:04:05"))
 }
 
@@ -210,7 +213,9 @@ func (r *Repository) waitDead(ctx context.Context, c *claim) error {
 	}
 	look := time.NewTicker(max(c.beat()/4, time.Millisecond))
 	defer look.Stop()
-	for end := time.Now().Add(2 * c.beat()); time.Now().Before(end); {
+	end := time.Now().Add(2 * c.beat())
+	r.waits(Wait{Name: c.Name, Who: c.who(), Until: end})
+	for time.Now().Before(end) {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -225,6 +230,23 @@ func (r *Repository) waitDead(ctx context.Context, c *claim) error {
 		}
 	}
 	return nil
+}
+
+// Wait is what a run waits for before it begins: whether another one, of which it is
+// not known, goes on.
+type Wait struct {
+	Name  Name   // "gc" for those that collect
+	Who   string // for people: see BusyError
+	Until time.Time
+}
+
+// OnWait has a function told of such waits. It is set before anything is begun.
+func (r *Repository) OnWait(f func(Wait)) { r.onWait = f }
+
+func (r *Repository) waits(w Wait) {
+	if r.onWait != nil {
+		r.onWait(w)
+	}
 }
 
 // settleDead fences a dead run at its number. Where that would leave a gap

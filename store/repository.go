@@ -72,6 +72,8 @@ type Repository struct {
 
 	salvaging chan struct{} // has room for one
 
+	onWait func(Wait) // may be nil
+
 	probing sync.Mutex
 	probed  bool // the store refuses to create an object twice
 

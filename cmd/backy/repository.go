@@ -51,6 +51,9 @@ func (p *program) openIn(ctx context.Context, at place, backend *dir.Dir, create
 		return nil, fmt.Errorf("opening the repository %s: %w", at.dir, err)
 	}
 	p.atEnd(repo.Close)
+	repo.OnWait(func(w store.Wait) {
+		p.talk.with("name", w.Name).say("%s: waiting until %s to see whether another run goes on: %s", w.Name, w.Until.Local().Format(time.TimeOnly), w.Who)
+	})
 	p.report.Repository = &repositoryReport{Path: at.dir, ID: repo.ID, ChunkSize: repo.ChunkSize, Created: created}
 	p.report.Name = at.name
 	p.talk.detail("repository %s, id %s, chunks of %s", at.dir, repo.ID, bytesText(repo.ChunkSize))

@@ -258,7 +258,7 @@ func statusLine(s *statusReport, r *health.Report) string {
 		parts = append(parts, "a level may be lost")
 	}
 	if s.Copies > 0 {
-		parts = append(parts, count(s.Copies, "bad copy")+" with a good twin")
+		parts = append(parts, count(s.Copies, "map pack's or node's copy", "map packs' or nodes' copies")+" to be mended by the next backups")
 	}
 	if len(parts) == 0 {
 		parts = append(parts, "all backed up")

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Freeze is what is done before and after a snapshot, to stop what writes to an
@@ -35,7 +33,7 @@ func (f Freeze) Around(ctx context.Context, env []string, take func(context.Cont
 		return fmt.Errorf("freeze: %w", err)
 	}
 	g.send(order{Freeze: f.Freeze, Thaw: f.Thaw, Limit: f.Limit})
-	err = g.frozen(ctx)
+	err = g.frozen(ctx, f.Limit)
 	if err == nil {
 		limited, cancel := context.WithTimeoutCause(ctx, f.Limit, fmt.Errorf("the snapshot was not made within %s of freezing", f.Limit))
 		err = g.during(limited, take)
@@ -53,13 +51,14 @@ func (f Freeze) Around(ctx context.Context, env []string, take func(context.Cont
 
 // errGuardLost says that the guard ended, or had to be ended, before it said that
 // it had thawed.
-var errGuardLost = errors.New("the process that freezes and thaws was killed")
+var errGuardLost = errors.New("the process that freezes and thaws was killed or stopped")
 
 // errEarly ends the making of a snapshot that would not count.
 var errEarly = errors.New("thawed meanwhile")
 
-// thawAgain thaws in a lost guard's place. The snapshot does not count then:
-// nobody knows whether the lost one had thawed before it.
+// thawAgain thaws in a lost guard's place, once all that it started has ended. The
+// snapshot does not count then: nobody knows whether the lost one had thawed
+// before it.
 func (f Freeze) thawAgain(lost *guard, env []string) error {
 	lost.endFreeze()
 	g, err := startGuard(env, f.Stderr)
@@ -72,29 +71,27 @@ func (f Freeze) thawAgain(lost *guard, env []string) error {
 		return fmt.Errorf("thaw: %w: %w twice", ErrThaw, errGuardLost)
 	case err != nil:
 		return err
+	case lost.stuck:
+		return (&report{Stuck: true}).err()
 	}
 	return fmt.Errorf("freeze: %w: --thaw was run by another one, and the snapshot does not count", errGuardLost)
 }
 
 // frozen waits for the guard to have frozen.
-func (g *guard) frozen(ctx context.Context) error {
+func (g *guard) frozen(ctx context.Context, limit time.Duration) error {
 	for {
-		select {
-		case r, ok := <-g.reports:
-			if !ok {
-				return errGuardLost
-			}
-			g.group = r.Group
-			switch {
-			case r.Step == stepFreezing:
-				continue
-			case r.Error != "":
-				return fmt.Errorf("freeze: %s", r.Error)
-			}
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("freeze: %w", context.Cause(ctx))
+		r, err := g.next(ctx, limit+2*grace)
+		if err != nil {
+			return fmt.Errorf("freeze: %w", err)
 		}
+		g.group = r.Group
+		switch {
+		case r.Step == stepFreezing:
+			continue
+		case r.Error != "":
+			return fmt.Errorf("freeze: %s", r.Error)
+		}
+		return nil
 	}
 }
 
@@ -125,18 +122,16 @@ func (g *guard) during(ctx context.Context, take func(context.Context) error) er
 // ErrThaw; errGuardLost.
 func (g *guard) thaw(limit time.Duration) error {
 	defer g.leave()
-	_, _ = io.WriteString(g.hold, orderThaw+"\n") // one that is lost says nothing
-	patience := time.NewTimer(limit + grace + lastGrace + outputGrace + 2*grace)
-	defer patience.Stop()
-	for g.last == nil {
-		select {
-		case r, ok := <-g.reports:
-			if !ok {
-				return errGuardLost
-			}
-			g.note(r)
-		case <-patience.C: // somebody has stopped it
+	if !g.lost {
+		_, _ = io.WriteString(g.hold, orderThaw+"\n") // one that is lost says nothing
+	}
+	for end := time.Now().Add(limit + grace + lastGrace + outputGrace + 2*grace); g.last == nil; {
+		if g.lost {
+			g.endFamily()
 			return errGuardLost
+		}
+		if r, err := g.next(context.Background(), time.Until(end)); err == nil {
+			g.note(r)
 		}
 	}
 	return g.last.err()
@@ -146,18 +141,5 @@ func (g *guard) thaw(limit time.Duration) error {
 func (g *guard) note(r report) {
 	if r.Step == stepThawed {
 		g.last = &r
-	}
-}
-
-// endFreeze kills what a lost guard's freezing command still does, so that it
-// does not freeze after the thaw.
-func (g *guard) endFreeze() {
-	if g.group == 0 {
-		return
-	}
-	for start := time.Now(); time.Since(start) < lastGrace; time.Sleep(wake) {
-		if err := unix.Kill(-g.group, unix.SIGKILL); errors.Is(err, unix.ESRCH) {
-			return
-		}
 	}
 }

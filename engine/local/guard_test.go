@@ -264,6 +264,8 @@ func TestThawsWithoutItsGuard(t *testing.T) {
 		"killed while it is made": {unix.SIGKILL, []string{"freeze", "thaw"}, "snapshot", "freeze, freeze done, snapshot, snapshot done, thaw, thaw done"},
 		"killed while thawing":    {unix.SIGKILL, []string{"freeze", "snapshot"}, "thaw", "freeze, freeze done, snapshot, snapshot done, thaw, thaw"},
 		"stopped":                 {unix.SIGSTOP, []string{"freeze", "thaw"}, "snapshot", "freeze, freeze done, snapshot, snapshot done, thaw, thaw done"},
+		"stopped while freezing":  {unix.SIGSTOP, []string{"thaw"}, "freeze", "freeze, thaw, thaw done"},
+		"stopped while thawing":   {unix.SIGSTOP, []string{"freeze", "snapshot"}, "thaw", "freeze, freeze done, snapshot, snapshot done, thaw, thaw"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -305,6 +307,35 @@ func TestFreezingThatCannotBeKilled(t *testing.T) {
 		}
 	}
 	writeFile(t, filepath.Join(dir, "file"), nil) // it is thawed
+}
+
+// A guard that is stopped while something freezes is replaced before its time is up,
+// once all that froze has ended, whatever has become of the command.
+func TestNothingFreezesAfterAStoppedGuard(t *testing.T) {
+	for name, freeze := range map[string]string{
+		"it has ended": ":",
+		"it goes on":   "sleep 5; echo freeze later >>$STEPS",
+		"a daemon":     "setsid sh -c 'trap \"\" TERM; sleep 5; echo freeze later >>$STEPS' & sleep .2",
+		"it is stuck":  "kill -STOP $$",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSteps(t)
+			s.Freeze.Freeze = "kill -STOP $PPID; " + s.Freeze.Freeze + "; " + freeze
+			began := time.Now()
+			err := s.Around(t.Context(), append(image, "STEPS="+s.file), s.take)
+			if took := time.Since(began); took > s.Limit/2 {
+				t.Errorf("it was frozen for %s", took)
+			}
+			if !errors.Is(err, errGuardLost) || s.done(t) != "freeze web1, thaw web1" {
+				t.Errorf("%v, done: %s", err, s.done(t))
+			}
+			time.Sleep(6*time.Second - time.Since(began)) // for what would come later
+			if got := s.done(t); got != "freeze web1, thaw web1" {
+				t.Errorf("later: %s", got)
+			}
+		})
+	}
 }
 
 // Commands that print neither die nor wait where nobody reads that any more.

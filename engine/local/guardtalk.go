@@ -69,6 +69,8 @@ type guard struct {
 
 	group int     // process group of the freezing command while that runs
 	last  *report // that it has thawed, once it has
+	lost  bool    // it has ended, or does not go on, without having said so
+	stuck bool    // and something that it started cannot be killed
 }
 
 // startGuard starts this very program as a guard. It is in a session of its own, so

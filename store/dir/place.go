@@ -9,6 +9,9 @@ var depths = map[string]int{"data": 2, "maps": 2, "maps2": 2, "levels": 2, "work
 // and no folders: what else stands there, a folder too, is there by mistake and
 // must not be taken for nothing.
 func objectsOnly(key string) bool {
+	if !strings.Contains(key, "/") && strings.HasSuffix(key, ".json") {
+		return true // the repository's own
+	}
 	depth, ok := depths[key[:max(strings.IndexByte(key, '/'), 0)]]
 	return ok && strings.Count(key, "/") == depth
 }
