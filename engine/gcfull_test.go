@@ -97,6 +97,43 @@ func TestGCOnFullDisk(t *testing.T) {
 	mustGC(t, repo)
 }
 
+// On a disk without any room a level can be removed all the same, once, and then a gc
+// reclaims its space. Without the reserve that is refused, as long as there is none.
+func TestRemoveOnFullDisk(t *testing.T) {
+	ctx := context.Background()
+	r, b := newRepository(t, chunk)
+	rnd := rand.New(rand.NewPCG(91, 92))
+	data := make([]byte, 100*chunk)
+	for range 3 {
+		fill(rnd, data)
+		mustBackup(t, r, "image", &image{data: data})
+	}
+	full := &small{Mem: b}
+	repo, err := store.Open(ctx, full, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full.room = full.used(ctx) + 4096
+	if err := repo.CheckRemove(ctx, "image", []store.LevelNumber{1}); err != nil { // which asks this store for room
+		t.Fatal(err)
+	}
+	full.room = full.used(ctx)
+	if err := engine.Remove(ctx, repo, "image", []store.LevelNumber{1}); err != nil {
+		t.Fatal(err)
+	}
+	full.room = full.used(ctx)
+	if err := engine.Remove(ctx, repo, "image", []store.LevelNumber{2}); !store.IsFull(err) {
+		t.Errorf("without a reserve: %v", err)
+	}
+	full.room += 64 * 4096
+	if report, err := repo.GC(ctx, store.GCOptions{}); err != nil || report.Freed < 100*chunk {
+		t.Errorf("freed %d: %v", report.Freed, err)
+	}
+	if len(keys(t, b, "reserve.json")) != 1 {
+		t.Error("there is no reserve")
+	}
+}
+
 // Where just packs are to be written anew there is no way without room; it says
 // so, and goes on once there is some.
 func TestGCOnFullDiskWithoutDeadPacks(t *testing.T) {

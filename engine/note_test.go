@@ -95,8 +95,8 @@ func TestWhoMeetsDamageNotesIt(t *testing.T) {
 			if err := who.do(t.Context(), r, mustLevel(t, r, "image")); !who.fails(err) {
 				t.Fatalf("it says %v", err)
 			}
-			if levels, _ := known(t, b); len(levels) != 1 || levels[0] != 1 {
-				t.Errorf("levels %v are known to be damaged", levels)
+			if levels, spare := known(t, b); len(levels) != 1 || levels[0] != 1 || spare != 0 {
+				t.Errorf("levels %v are known to be damaged, and %d bad copies beside good ones", levels, spare)
 			}
 			// Nothing more than that is lost: the next backup stands on its own.
 			r = reopen(t, b)

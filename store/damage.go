@@ -25,6 +25,7 @@ type Damage struct {
 	places map[place]Checksum
 	sums   map[Checksum][]Ref // data chunks only
 	tables []packName         // of which a header or a table is bad, or a copy missing
+	lost   map[place]bool     // map nodes without a good copy, as far as DamagedLevels has found
 }
 
 // damageNote is an object in damaged/.
@@ -49,7 +50,7 @@ func damageKey(kind Kind, ref Ref, generation uint32) string {
 
 // Damage reads what is known to be bad.
 func (r *Repository) Damage(ctx context.Context) (*Damage, error) {
-	d := &Damage{places: map[place]Checksum{}, sums: map[Checksum][]Ref{}}
+	d := &Damage{places: map[place]Checksum{}, sums: map[Checksum][]Ref{}, lost: map[place]bool{}}
 	keys, err := r.list(ctx, damagedPrefix)
 	if err != nil {
 		return nil, err

@@ -12,12 +12,13 @@ type LevelDamage struct {
 	Chunks int64 // positions whose bytes cannot be had
 }
 
-// Spare is how many copies of map nodes are known to be bad, and how many packs
-// have a bad table or lack a copy: the next backups mend them.
+// Spare is how many map nodes are known to have a bad copy, and how many packs
+// have a bad table or lack a copy: the next backups mend them. Nodes without a good
+// copy do not count, once DamagedLevels has found them.
 func (d *Damage) Spare() int64 {
 	n := int64(len(d.tables))
 	for at := range d.places {
-		if at.kind == KindMap {
+		if at.kind == KindMap && !d.lost[at] {
 			n++
 		}
 	}
@@ -65,6 +66,7 @@ func (w *damageWalk) node(ctx context.Context, ref Ref, height int, first int64)
 	n, err := w.repo.node(ctx, ref, height, w.level.Fanout)
 	var lost *ChunkError
 	if errors.As(err, &lost) && context.Cause(ctx) == nil {
+		w.damage.lost[place{KindMap, ref.Pack, ref.Index}] = true
 		// A node goes with its level: one that was removed meanwhile is no damage.
 		if err := w.repo.CheckRemoved(ctx, w.level); err != nil {
 			return 0, err

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"time"
 )
@@ -13,7 +14,8 @@ import (
 // objects that it puts grow with what there is to collect. On a full disk it
 // needs some room to begin with: for its claim, what it condemns, its verdict.
 // That is what the reserve is for, an object put when a repository is made and
-// at the end of each gc: it is deleted, and a round follows that deletes a few
+// at the end of each gc. Whoever removes levels takes it, too, where there is no
+// room to say so. It is deleted, and a round follows that deletes a few
 // packs that are dead altogether, which takes a few kilobytes to say. Then there
 // is room for the rest.
 //
@@ -34,7 +36,11 @@ type reserve struct {
 
 // putReserve makes the reserve where it is missing. Without room there is none.
 func (r *Repository) putReserve(ctx context.Context) {
-	if there, err := r.list(ctx, reserveKey); err != nil || len(there) > 0 {
+	// What is no file keeps no room, whoever put it there.
+	_, err := r.backend.Get(ctx, reserveKey, make([]byte, 1), 0)
+	if errors.Is(err, ErrIrregular) {
+		_ = r.backend.Delete(ctx, reserveKey)
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	e := reserve{Filler: make([]byte, reserveSize)}
@@ -42,8 +48,8 @@ func (r *Repository) putReserve(ctx context.Context) {
 	_ = r.putObject(ctx, reserveKey, "reserve", &e)
 }
 
-// isFull tells an error for want of room.
-func isFull(err error) bool {
+// IsFull tells an error for want of room.
+func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
@@ -78,7 +84,7 @@ func (r *Repository) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 		g := &gc{repo: r, o: o, tight: tight, report: GCReport{Waiting: []string{}}}
 		err := g.round(ctx)
 		total.add(g.report)
-		full := isFull(err)
+		full := IsFull(err)
 		switch {
 		case full && !tight:
 			_ = r.backend.Delete(ctx, reserveKey) // else it is not there

@@ -109,7 +109,7 @@ func (g *gc) settle(ctx context.Context, run RunID, allow func(context.Context, 
 		if err == nil {
 			err = g.execute(ctx, v, list)
 		}
-		if isFull(err) {
+		if IsFull(err) {
 			g.postponed, g.standing = err, append(g.standing, run)
 			return nil
 		}

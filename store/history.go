@@ -237,6 +237,11 @@ func (r *Repository) Remove(ctx context.Context, name Name, numbers []LevelNumbe
 	}
 	for _, m := range removals {
 		err := r.putObject(ctx, removedKey(name, m.Number), "removed", &m)
+		if IsFull(err) {
+			// What the reserve is for: a gc that is to give back space comes after this.
+			_ = r.backend.Delete(ctx, reserveKey)
+			err = r.putObject(ctx, removedKey(name, m.Number), "removed", &m)
+		}
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("remove %s level %s: %w", name, m.Number, err)
 		}

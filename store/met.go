@@ -98,7 +98,7 @@ func (r *Repository) NoteCopies(ctx context.Context, l *Level) (bad int, err err
 // asNoted passes over that a note could not be put since nothing can be: what is
 // done besides must not fail for it. The next to meet the damage notes it.
 func (r *Repository) asNoted(err error) error {
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || isFull(err) || r.readOnly != nil && errors.Is(err, r.readOnly) {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || IsFull(err) || r.readOnly != nil && errors.Is(err, r.readOnly) {
 		return nil
 	}
 	return err

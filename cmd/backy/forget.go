@@ -127,7 +127,7 @@ func (p *program) forget(ctx context.Context, f forgetFlags, pattern string) err
 	for _, name := range names {
 		forgotten, err := p.forgetName(ctx, repo, name, &f.keep, engine.ForgetOptions{DryRun: f.dryRun})
 		if err != nil {
-			failed = append(failed, err)
+			failed = append(failed, p.maybeFull(err))
 			continue
 		}
 		all = append(all, forgotten.Decisions...)

@@ -88,7 +88,7 @@ func (p *program) gc(ctx context.Context, repo *store.Repository, f gcFlags) err
 		err = withHint(err, p.recoverLine())
 	}
 	if err != nil {
-		return err
+		return p.maybeFull(err)
 	}
 	p.talk.with("deleted", report.Deleted, "rewritten", report.Rewritten, "freed", report.Freed).say("gc: %s", gcSummary(report, f.dryRun))
 	return nil

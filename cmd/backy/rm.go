@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +27,20 @@ ls shows it, or "latest". The other levels stay whole, whichever go.`,
 			return p.rm(c.Context, c.Args().First(), c.Args().Tail())
 		},
 	}
+}
+
+// maybeFull adds a hint if there is no room in the repository for what is needed to
+// make some.
+func (p *program) maybeFull(err error) error {
+	if !store.IsFull(err) {
+		return err
+	}
+	dir := p.report.Repository.Path
+	hint := fmt.Sprintf("free some 100 KiB on the file system of %s, then run this again", dir)
+	if p.report.Command != "gc" {
+		hint += "; to reclaim what removed levels held: " + shellLine([]string{"gc", dir})
+	}
+	return withHint(err, hint)
 }
 
 func (p *program) rm(ctx context.Context, backupName string, wanted []string) error {
@@ -53,7 +68,7 @@ func (p *program) rm(ctx context.Context, backupName string, wanted []string) er
 	}
 	slices.Sort(numbers)
 	if err := engine.Remove(ctx, repo, at.name, numbers); err != nil {
-		return err
+		return p.maybeFull(err)
 	}
 	p.report.Removed = numbers
 	texts := make([]string, len(numbers))

@@ -123,7 +123,7 @@ type statusReport struct {
 	Images  []healthItem `json:"images"`
 	Strays  int          `json:"stray_snapshots"`
 	Space   int64        `json:"stray_space"` // bytes that they keep at most, as far as that is known
-	Copies  int64        `json:"bad_copies"`  // whose twins are good
+	Copies  int64        `json:"bad_copies"`  // see health.Report
 	Lost    string       `json:"lost,omitempty"`
 	ForPool string       `json:"pool,omitempty"`
 }
@@ -258,7 +258,7 @@ func statusLine(s *statusReport, r *health.Report) string {
 		parts = append(parts, "a level may be lost")
 	}
 	if s.Copies > 0 {
-		parts = append(parts, count(s.Copies, "map pack's or node's copy", "map packs' or nodes' copies")+" to be mended by the next backups")
+		parts = append(parts, plural(s.Copies, "bad copy", "bad copies")+" of maps or tables")
 	}
 	if len(parts) == 0 {
 		parts = append(parts, "all backed up")

@@ -212,11 +212,13 @@ func shortBytes(n int64) string {
 }
 
 // count is a number of things for people: 1 chunk, 2 chunks.
-func count(n int64, thing string) string {
+func count(n int64, thing string) string { return plural(n, thing, thing+"s") }
+
+func plural(n int64, one, many string) string {
 	if n == 1 {
-		return "1 " + thing
+		return "1 " + one
 	}
-	return strconv.FormatInt(n, 10) + " " + thing + "s"
+	return strconv.FormatInt(n, 10) + " " + many
 }
 
 // secondsText is a time span for people.

@@ -138,8 +138,8 @@ func (it *Item) AgeKnown() bool {
 type Report struct {
 	Items []Item
 
-	// Spare is how many bad copies there are whose twins are good: nothing is
-	// lost, and the next backups mend them.
+	// Spare is how many bad copies of map nodes and tables are known: the next backups
+	// mend them from good ones. If a level has no good one, Items says so.
 	Spare int64
 
 	// Unreadable is why it cannot be told whether a level's record is lost; nil:
