@@ -11,7 +11,7 @@ usage='usage: deps.sh build   what building backy needs besides Go: a C compiler
        deps.sh other   what docker/other.sh needs to make a root of another Debian'
 
 build='ca-certificates gcc make libc6-dev librbd-dev librados-dev'
-cluster='ca-certificates ceph-mon ceph-mgr ceph-osd ceph-common bash e2fsprogs mount procps util-linux'
+cluster='ca-certificates ceph-mon ceph-mgr ceph-osd ceph-common rbd-mirror bash e2fsprogs mount procps util-linux'
 bench='restic borgbackup qemu-utils qemu-block-extra zstd time'
 deb='dpkg-dev lintian mandoc systemd'
 

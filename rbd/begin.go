@@ -58,6 +58,11 @@ func (s *Source) fix(ctx context.Context) error {
 		return err
 	}
 	s.list = list
+	if !s.own {
+		if err := at.refusePart(ctx, s.handle, s.to, list); err != nil {
+			return err
+		}
+	}
 	// A migration may have begun since, or ended.
 	now, err := at.unsettled(ctx)
 	s.unsettled = s.unsettled || now

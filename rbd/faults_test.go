@@ -120,7 +120,7 @@ func TestAllFieldsCross(t *testing.T) {
 		{Spec{}, "Pool Namespace Image Snap"},
 		{PoolSpec{}, "Pool Namespace All"},
 		{Info{}, "ID Size Created Metadata MetadataUnknown"},
-		{OwnSnapshot{}, "Spec Image ID Time Size Derived Repository Run Kind Name Level name hash"},
+		{OwnSnapshot{}, "Spec Image ID Time Size Copy Derived Repository Run Kind Name Level name hash"},
 		{SourceOptions{}, "Diff Snapping Adopt"},
 		{TargetOptions{}, "Force Metadata Warn"},
 		{claimant{}, "spec id name adopt"},

@@ -44,7 +44,15 @@ func Judge(ctx context.Context, repo *store.Repository, list []OwnSnapshot) erro
 			return err
 		}
 	}
-	return j.others(ctx)
+	if err := j.others(ctx); err != nil {
+		return err
+	}
+	for i := range list {
+		if list[i].Copy && list[i].Kind == Stray {
+			list[i].Kind = Undecided
+		}
+	}
+	return nil
 }
 
 // judge is one call of Judge.

@@ -24,6 +24,10 @@ type OwnSnapshot struct {
 	Time  time.Time
 	Size  int64 // bytes of the image when it was made
 
+	// Copy tells that the image is a mirror's copy: there it goes when that of the
+	// primary image does.
+	Copy bool
+
 	// Derived is the backup name that the image would get now; "": unknown. It is
 	// for Judge, set by the caller.
 	Derived store.Name
@@ -47,7 +51,7 @@ type SnapshotKind string
 const (
 	OfLevel   SnapshotKind = "level"   // a level was read from it: the next diff's base
 	Waiting   SnapshotKind = "waiting" // made ahead; the next backup reads it
-	Undecided SnapshotKind = "in use"  // its run may be at work
+	Undecided SnapshotKind = "in use"  // its run may be at work, or the image is a mirror's copy
 	Stray     SnapshotKind = "stray"   // its run is over and no backup needs it, or its removal was cut short
 	Foreign   SnapshotKind = "foreign" // another repository's
 )
@@ -101,12 +105,18 @@ func (c *Conn) Inspect(ctx context.Context, spec Spec, prefix string) (info Info
 	if err != nil {
 		return info, nil, err
 	}
+	var copied bool
 	for _, snap := range list {
 		o, ok := parseOwn(snap)
 		if !ok {
 			continue
 		}
-		o.Spec, o.Image = spec.at(o.Spec.Snap), info.ID
+		if len(own) == 0 {
+			if copied, err = im.isCopy(ctx); err != nil {
+				return info, nil, err
+			}
+		}
+		o.Spec, o.Image, o.Copy = spec.at(o.Spec.Snap), info.ID, copied
 		if o.Time, err = im.snapshotTime(ctx, snap); err != nil {
 			return info, nil, err
 		}

@@ -25,6 +25,8 @@ type snapshot struct {
 	size int64 // bytes of the image when it was made
 	user bool  // made by name; groups, the trash and mirroring have others
 
+	mirror bool // made by mirroring by snapshots
+
 	// trashed is the name that it had before its removal began; "" where that has
 	// not. librbd first moves what it removes to the trash, under another name:
 	// there it stays where the removal is cut short, or while it has clones.
@@ -56,7 +58,7 @@ func listSnapshots(i *rbd.Image) ([]snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		snap := snapshot{id: s.Id, name: s.Name, size: int64(s.Size), user: kind == rbd.SnapNamespaceTypeUser}
+		snap := snapshot{id: s.Id, name: s.Name, size: int64(s.Size), user: kind == rbd.SnapNamespaceTypeUser, mirror: kind == ofMirroring}
 		if kind == rbd.SnapNamespaceTypeTrash {
 			if snap.trashed, err = i.GetSnapTrashNamespace(s.Id); err != nil {
 				return nil, err
@@ -129,6 +131,12 @@ func ownRun(s snapshot, prefix string) (run store.RunID, ok bool) {
 // It goes on for a moment after ctx has ended, since a snapshot that comes
 // into being after we left would stay.
 func (im *image) create(ctx context.Context, name string) (snapshot, error) {
+	if err := im.refuseCopy(ctx, creating(im, name)); err != nil {
+		if errors.Is(err, ErrNotPrimary) {
+			err = fmt.Errorf("%w: back it up in the cluster that has the primary image, or name one of its snapshots with @SNAP", err)
+		}
+		return snapshot{}, err
+	}
 	ctx, cancel := lasting(ctx)
 	defer cancel()
 	_, err := call(ctx, &im.calls, "create a snapshot of "+im.spec.String(), func(func()) (*rbd.Snapshot, error) {
@@ -148,17 +156,18 @@ func (im *image) create(ctx context.Context, name string) (snapshot, error) {
 	return s, nil
 }
 
+func creating(im *image, name string) string {
+	return fmt.Sprintf("create the snapshot %s", im.spec.at(name))
+}
+
 func (im *image) createError(ctx context.Context, err error, name string) error {
-	what := fmt.Sprintf("create the snapshot %s", im.spec.at(name))
+	what := creating(im, name)
 	switch errnoOf(err) {
 	case 0:
 		return err
 	case syscall.EROFS:
 		if yes, migratingErr := im.migrating(ctx); migratingErr == nil && yes {
 			return fmt.Errorf("%s: %w, and this is its source: back up the destination", what, ErrMigrating)
-		}
-		if primary, mirrorErr := im.isPrimary(ctx); mirrorErr == nil && !primary {
-			return fmt.Errorf("%s: %w: back it up in the cluster that has the primary image, or name one of its snapshots with @SNAP", what, ErrNotPrimary)
 		}
 		return fmt.Errorf("%s: the image is read-only, or the client that has its lock does not answer (rbd status, rbd lock ls): %w", what, syscall.EROFS)
 	case syscall.EPERM, syscall.EACCES:
@@ -168,18 +177,6 @@ func (im *image) createError(ctx context.Context, err error, name string) error 
 		return fmt.Errorf("%s: the image may have no more snapshots (rbd snap limit), or the pool's quota is used up: %w", what, syscall.EDQUOT)
 	}
 	return im.conn.failed(err, "%s", what)
-}
-
-// isPrimary reports whether the image may be written to as far as mirroring is
-// concerned; one that is not mirrored is its own primary.
-func (im *image) isPrimary(ctx context.Context) (bool, error) {
-	return on(ctx, im, "ask for the mirror state", func(i *rbd.Image) (bool, error) {
-		info, err := i.GetMirrorImageInfo()
-		if err != nil {
-			return false, err
-		}
-		return info.State == rbd.MirrorImageDisabled || info.Primary, nil
-	})
 }
 
 // remove removes a snapshot if it is still the one with that id and name, or goes
@@ -212,7 +209,7 @@ func removing(im *image, s snapshot) string {
 }
 
 // removable reports whether a snapshot is still the one with that id and name.
-// Error: ErrMigrating.
+// Errors: ErrMigrating, ErrNotPrimary.
 func (im *image) removable(ctx context.Context, s snapshot) (there bool, err error) {
 	list, err := im.snapshots(ctx)
 	if err != nil {
@@ -221,7 +218,10 @@ func (im *image) removable(ctx context.Context, s snapshot) (there bool, err err
 	if !slices.ContainsFunc(list, func(now snapshot) bool { return now.id == s.id && now.name == s.name }) {
 		return false, nil
 	}
-	return true, im.refuseMigrating(ctx, removing(im, s))
+	if err := im.refuseMigrating(ctx, removing(im, s)); err != nil {
+		return true, err
+	}
+	return true, im.refuseCopy(ctx, removing(im, s))
 }
 
 // refuseProtected fails for a snapshot that somebody has protected.

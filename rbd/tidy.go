@@ -142,6 +142,9 @@ func (s *Source) removeAll(ctx context.Context, head *image, list []snapshot) {
 			s.unremoved(list)
 			return
 		}
+		if errors.Is(err, ErrNotPrimary) { // they go when those of the primary image do
+			return
+		}
 		if err != nil {
 			s.run.Warn("%v", err)
 		}

@@ -63,6 +63,9 @@ func (im *image) view(ctx context.Context, warn engine.Warn) (v engine.View, vou
 	vouch = func(context.Context) error { return nil }
 	switch {
 	case to.id != 0:
+		if err := im.refusePart(ctx, handle, to, list); err != nil {
+			return engine.View{}, nil, err
+		}
 		vouch = func(ctx context.Context) error { return im.conn.verify(ctx, im.spec, id, handle, unsettled, to) }
 	case unsettled:
 		vouch = func(ctx context.Context) error { return im.conn.verify(ctx, im.spec, id, handle, true) }
