@@ -127,6 +127,9 @@ func (b *backup) run(ctx context.Context) (level store.Level, err error) {
 	switch {
 	case err == nil:
 		outcome = Committed
+		if left := b.w.ClaimLeft(); left != nil {
+			b.o.Warn("%s level %s is safe, but the run's claim could not be removed: %v; the next backup of it, or gc, removes it", level.Name, level.Number, left)
+		}
 		for _, u := range FindUnusual(level, b.w.History.Levels) {
 			b.o.Warn("%s level %s: %s", level.Name, level.Number, u)
 		}

@@ -249,10 +249,10 @@ func (r *Repository) waits(w Wait) {
 	}
 }
 
-// settleDead fences a dead run at its number. Where that would leave a gap
-// below, which looks like levels that were lost, an older copy of the
-// repository was put back while the run took its claim: it is dropped, as the run
-// itself would have done.
+// settleDead ends a dead run at its number: its level is finished if that is all
+// that it lacks, else the run is fenced. Where that would leave a gap below, which
+// looks like levels that were lost, an older copy of the repository was put back
+// while the run took its claim: it is dropped, as the run itself would have done.
 func (r *Repository) settleDead(ctx context.Context, c *claim, by RunID) error {
 	last, err := r.lastNumber(ctx, c.Name)
 	if err != nil {
@@ -260,6 +260,9 @@ func (r *Repository) settleDead(ctx context.Context, c *claim, by RunID) error {
 	}
 	if c.Number > last+1 {
 		return r.dropClaim(ctx, c)
+	}
+	if _, settled, err := r.finishLevel(ctx, c, by); settled || err != nil {
+		return err
 	}
 	return r.fence(ctx, c.Name, c.Number, c.Run, by)
 }

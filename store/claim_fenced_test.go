@@ -113,32 +113,35 @@ func TestUncommittedBesideRecovery(t *testing.T) {
 		h, b1, r1 := x.host(1)
 		_, b2, r2 := x.host(2)
 		w := begin(t, r1, "a")
+		checks, check := b1.stop(first("get " + claimKey("a", 1)))
+		commit, recovery := make(chan error, 1), make(chan error, 1)
+		go func() { commit <- h.write(ctx, r1, w, nil, [simChunks]byte{1, 2, 3}) }()
+		<-checks
 		x.lose(claimKey("a", 1))
-		if err := h.write(ctx, r1, w, nil, [simChunks]byte{1, 2, 3}); !errors.Is(err, ErrFenced) {
-			t.Fatal(err)
-		}
-		halted := b2
-		if at == "delete maps" {
-			halted = b1
-		}
-		came, wake := halted.stop(first(at))
-		recovery, abort := make(chan error, 1), make(chan error, 1)
 		recoverIt := func() {
 			_, err := r2.Recover(ctx)
 			recovery <- err
 		}
-		abortIt := func() { abort <- w.Abort(ctx) }
-		if halted == b2 {
-			go recoverIt()
-			<-came
-			abortIt()
-		} else {
-			go abortIt()
+		var fenced error
+		if at == "delete maps" {
+			came, wake := b1.stop(first(at))
+			check()
 			<-came
 			recoverIt()
+			wake()
+			fenced = <-commit
+		} else {
+			came, wake := b2.stop(first(at))
+			go recoverIt()
+			<-came
+			check()
+			fenced = <-commit
+			wake()
 		}
-		wake()
-		if err := errors.Join(<-recovery, <-abort); err != nil {
+		if !errors.Is(fenced, ErrFenced) {
+			t.Errorf("%s: the run: %v", at, fenced)
+		}
+		if err := errors.Join(<-recovery, w.Abort(ctx)); err != nil {
 			t.Errorf("%s: %v", at, err)
 		}
 		levels, err := r2.Levels(ctx, "a")

@@ -115,8 +115,8 @@ func (c *condemned) has(id PackID) bool {
 }
 
 // eachCondemned calls fn for every pack that any gc has condemned, until ctx
-// ends. unknown tells that not all of the lists could be read.
-func (r *Repository) eachCondemned(ctx context.Context, fn func(packName)) (unknown bool, err error) {
+// ends, with that gc's run. unknown tells that not all of the lists could be read.
+func (r *Repository) eachCondemned(ctx context.Context, fn func(name packName, by RunID)) (unknown bool, err error) {
 	keys, err := r.list(ctx, workPrefix+"condemned.")
 	if err != nil {
 		return false, err
@@ -132,10 +132,12 @@ func (r *Repository) eachCondemned(ctx context.Context, fn func(packName)) (unkn
 		case err != nil:
 			return false, fmt.Errorf("read which packs a gc has condemned: %w", err)
 		}
+		by, _, _ := strings.Cut(strings.TrimPrefix(key, workPrefix+"condemned."), ".")
+		gcRun, _ := ParseRunID(by)
 		for _, list := range lists {
 			for run, seqs := range list.Packs {
 				for _, seq := range seqs {
-					fn(packName{foldersOf(list.Kind)[0], PackID{run, seq}})
+					fn(packName{foldersOf(list.Kind)[0], PackID{run, seq}}, gcRun)
 				}
 			}
 		}
@@ -147,7 +149,7 @@ func (r *Repository) eachCondemned(ctx context.Context, fn func(packName)) (unkn
 // before this may go on with what it knew; one that begins now may not.
 func (r *Repository) condemnedPacks(ctx context.Context, run RunID) (c *condemned, err error) {
 	c = &condemned{run: run, packs: map[PackID]bool{}}
-	c.unknown, err = r.eachCondemned(ctx, func(name packName) {
+	c.unknown, err = r.eachCondemned(ctx, func(name packName, _ RunID) {
 		if name.folder == dataPrefix {
 			c.packs[name.id] = true
 		}

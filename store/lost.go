@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -371,6 +372,20 @@ func lostError(records []lostRecord, missing []LostLevel, unreadable map[RunID]e
 	}
 	slices.SortFunc(e.Levels, compareLost)
 	return e
+}
+
+// join puts two into one; nil is nothing lost.
+func (e *LostError) join(o *LostError) *LostError {
+	if e == nil || o == nil {
+		return cmp.Or(e, o)
+	}
+	levels := slices.Concat(e.Levels, o.Levels)
+	slices.SortFunc(levels, compareLost)
+	return &LostError{
+		Levels:     slices.CompactFunc(levels, func(a, b LostLevel) bool { return compareLost(a, b) == 0 }),
+		Unreadable: errors.Join(e.Unreadable, o.Unreadable),
+		runs:       slices.Concat(e.runs, o.runs),
+	}
 }
 
 // refuseLost refuses to collect while a level's record is lost.

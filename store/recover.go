@@ -64,7 +64,7 @@ func (r *Repository) Recover(ctx context.Context) (recovered []Recovered, err er
 // again: its numbers get tombstones. Errors: *BusyError while a gc is at work.
 func (r *Repository) Abandon(ctx context.Context) (given []LostLevel, err error) {
 	err = r.asRecovery(ctx, func(ctx context.Context, v *recovery) error {
-		left, err := r.LostLevels(ctx, nil)
+		left, err := v.left(ctx)
 		if err == nil && left != nil {
 			given, err = v.abandon(ctx, left)
 		}
@@ -81,51 +81,60 @@ func (r *Repository) asRecovery(ctx context.Context, work func(context.Context, 
 	if err := r.writable(ctx); err != nil {
 		return err
 	}
-	v := &recovery{&gc{repo: r, o: GCOptions{Beat: defaultBeat, Progress: &GCProgress{}}}}
+	v := &recovery{gc: &gc{repo: r, o: GCOptions{Beat: defaultBeat, Progress: &GCProgress{}}}}
 	return v.gc.hold(ctx, func(ctx context.Context) (bool, error) { return false, work(ctx, v) })
 }
 
 // recovery is one run of Recover.
-type recovery struct{ gc *gc }
+type recovery struct {
+	gc *gc
+
+	// unreadable are levels that dead runs may have been about to commit, or had
+	// committed, and whose copies cannot be read.
+	unreadable *LostError
+
+	finished []Recovered // levels of dead runs
+}
 
 func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 	r := v.gc.repo
 	lost, err := v.lost(ctx)
 	if err != nil {
-		return nil, err
+		return v.finished, err
 	}
 	before := map[Name]LevelNumber{}
 	for i := range lost {
 		if before[lost[i].Name], err = r.lastNumber(ctx, lost[i].Name); err != nil {
-			return nil, err
+			return v.finished, err
 		}
 	}
 	if err := v.claimAll(ctx, lost); err != nil {
-		return nil, err
+		return v.finished, err
 	}
 	if err := v.rescue(ctx, lost); err != nil {
-		return nil, err
+		return v.finished, err
 	}
 	allow := func(context.Context, []sentence) error { return nil }
 	if err := v.gc.settleOthers(ctx, allow); err != nil {
-		return nil, err
+		return v.finished, err
 	}
 	for i := range lost {
 		l, err := v.putBack(ctx, &lost[i])
 		if err != nil {
-			return recovered, fmt.Errorf("recover %s: %w", lost[i].LostLevel, err)
+			return slices.Concat(v.finished, recovered), fmt.Errorf("recover %s: %w", lost[i].LostLevel, err)
 		}
 		if l != nil {
 			recovered = append(recovered, *l)
 		}
 	}
 	if err := r.dropRecoverClaims(ctx, v.gc.checkClaim); err != nil {
-		return recovered, err
+		return slices.Concat(v.finished, recovered), err
 	}
-	left, err := r.LostLevels(ctx, nil)
+	left, err := v.left(ctx)
 	if err == nil && left != nil {
 		err = v.fillGaps(ctx, left, recovered, before)
 	}
+	recovered = slices.Concat(v.finished, recovered)
 	if err == nil && left != nil && len(left.Levels)+len(left.runs) > 0 {
 		err = &UnrecoverableError{left}
 	}
@@ -173,6 +182,11 @@ func (v *recovery) lost(ctx context.Context) ([]lostRecord, error) {
 		return nil, err
 	}
 	lost, _, err := r.lostRecords(ctx, s, func(run RunID) bool { return ended[run] })
+	if err == nil {
+		var unfinished []lostRecord
+		unfinished, err = v.unfinished(ctx)
+		lost = append(lost, unfinished...)
+	}
 	slices.SortFunc(lost, func(a, b lostRecord) int { return compareLost(a.LostLevel, b.LostLevel) })
 	return lost, err
 }
@@ -213,7 +227,7 @@ func (v *recovery) putBack(ctx context.Context, lost *lostRecord) (*Recovered, e
 	if err := decodeObject(lost.record, "level", &l); err != nil {
 		return nil, err
 	}
-	missing, err := v.missing(ctx, &l)
+	missing, err := v.gc.needs().missing(ctx, &l)
 	if err != nil {
 		return nil, err
 	}
@@ -238,58 +252,8 @@ func (v *recovery) putBack(ctx context.Context, lost *lostRecord) (*Recovered, e
 	case err != nil:
 		return nil, err
 	}
-	if gone, err := v.discarded(ctx, lost); gone || err != nil {
+	if gone, err := r.discarded(ctx, &l, lost.pack); gone || err != nil {
 		return nil, err
 	}
 	return &Recovered{Name: l.Name, Number: l.Number, Run: l.Run, Damaged: int64(len(missing))}, nil
-}
-
-// missing finds what a level needs and cannot be had: nodes are read, of chunks
-// the tables of their packs, and those that these do not have.
-func (v *recovery) missing(ctx context.Context, l *Level) (list []*ChunkError, err error) {
-	r := v.gc.repo
-	tables := tableCache{repo: r}
-	note := func(_ int, _ []byte, err error) error {
-		var bad *ChunkError
-		if errors.As(err, &bad) {
-			list = append(list, bad)
-		}
-		return nil
-	}
-	err = v.reach(ctx, l, func(kind Kind, ref Ref) error {
-		v.gc.o.Progress.moved.Add(1)
-		if kind == KindMap {
-			return nil // its reading shows
-		}
-		sums, err := tables.sums(ctx, ref.Pack)
-		if err != nil {
-			return err
-		}
-		if int(ref.Index) < len(sums) && sums[ref.Index] == ref.Sum {
-			return nil
-		}
-		return r.Fetch(ctx, kind, []Ref{ref}, note)
-	}, func(ref Ref) {
-		list = append(list, &ChunkError{Kind: KindMap, Ref: ref, Cause: fmt.Errorf("%w: no copy of it can be read", errBadPack)})
-	})
-	return list, err
-}
-
-// discarded takes a level away again if its run, which has never committed, was
-// just giving itself up: see Writer.discard.
-func (v *recovery) discarded(ctx context.Context, l *lostRecord) (bool, error) {
-	r := v.gc.repo
-	given, err := r.stands(ctx, abandonedPrefix+l.Run.String())
-	if err != nil {
-		return false, err
-	}
-	left, err := r.copies(ctx, KindMap, mapsPrefix, l.pack)
-	if err != nil || !given && len(left) > 0 {
-		return false, err
-	}
-	m := removal{Name: l.Name, Number: l.Number, Run: l.Run, Time: r.clock().UTC()}
-	if err := r.putObject(ctx, removedKey(l.Name, l.Number), "removed", &m); err != nil && !errors.Is(err, fs.ErrExist) {
-		return true, err
-	}
-	return true, nil
 }

@@ -21,6 +21,66 @@ func recoverKey(name Name, n LevelNumber) string {
 	return recoverPrefix + name.escape() + "." + n.String()
 }
 
+// unfinished finishes the levels that lack only their records, of runs that are
+// dead: see readyLevel. It returns those that it cannot finish beside others.
+func (v *recovery) unfinished(ctx context.Context) (list []lostRecord, err error) {
+	r := v.gc.repo
+	v.unreadable = nil
+	busy, err := r.claims(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range busy {
+		var unreadable *LostError
+		ready, err := r.ready(ctx, &c)
+		switch {
+		case errors.As(err, &unreadable):
+		case err != nil:
+			return nil, err
+		case ready == nil:
+			continue
+		}
+		var lives *BusyError
+		if err := r.waitDead(ctx, &c); errors.As(err, &lives) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		if unreadable != nil {
+			v.unreadable = v.unreadable.join(unreadable)
+			continue
+		}
+		if err := v.gc.checkClaim(ctx); err != nil {
+			return nil, err
+		}
+		finished, settled, err := r.finishLevel(ctx, &c, v.gc.run)
+		var lost *LostError
+		switch {
+		case finished != nil:
+			v.finished = append(v.finished, *finished)
+			continue
+		case settled:
+			continue
+		case err != nil && !errors.As(err, &lost):
+			return nil, err
+		case err == nil:
+			continue // it has not been about to commit
+		}
+		l := LostLevel{Name: c.Name, Number: c.Number, Run: ready.level.Run}
+		list = append(list, lostRecord{l, ready.pack, ready.record})
+	}
+	return list, nil
+}
+
+// left is what is lost still, if anything is.
+func (v *recovery) left(ctx context.Context) (*LostError, error) {
+	if _, err := v.unfinished(ctx); err != nil {
+		return nil, err
+	}
+	left, err := v.gc.repo.LostLevels(ctx, nil)
+	return left.join(v.unreadable), err
+}
+
 // claimAll takes the numbers of levels, those first that are free, and others for
 // those that are not.
 func (v *recovery) claimAll(ctx context.Context, lost []lostRecord) error {

@@ -7,42 +7,12 @@ import (
 	"io/fs"
 )
 
-// reach calls visit for every chunk and map node that a level needs, and bad
-// for nodes that cannot be read.
-func (v *recovery) reach(ctx context.Context, l *Level, visit func(kind Kind, ref Ref) error, bad func(ref Ref)) (err error) {
-	m := l.Map()
-	if m.Root.IsZero() {
-		return nil
-	}
-	seen := newLiveSet()
-	seen.add(m.Root)
-	w := nodeWalk{repo: v.gc.repo, progress: v.gc.o.Progress, unreadable: bad}
-	if err := visit(KindMap, m.Root); err != nil {
-		return err
-	}
-	walkErr := w.below(ctx, []Ref{m.Root}, m.height(), m.Fanout, func(ref Ref, height int) bool {
-		if err != nil {
-			return false
-		}
-		if height == 0 {
-			err = visit(KindData, ref)
-			return false
-		}
-		if !seen.add(ref) {
-			return false
-		}
-		err = visit(KindMap, ref)
-		return err == nil
-	})
-	return errors.Join(err, walkErr)
-}
-
 // rescue gives the packs that lost levels need and that a verdict may name a new
 // generation, with all that can be read of them. Verdicts are about the
 // generations that were there when they were made.
 func (v *recovery) rescue(ctx context.Context, lost []lostRecord) error {
 	doomed := map[packName]bool{}
-	unknown, err := v.gc.repo.eachCondemned(ctx, func(name packName) { doomed[name] = true })
+	unknown, err := v.gc.repo.eachCondemned(ctx, func(name packName, _ RunID) { doomed[name] = true })
 	if err != nil || !unknown && len(doomed) == 0 {
 		return err
 	}
@@ -52,7 +22,7 @@ func (v *recovery) rescue(ctx context.Context, lost []lostRecord) error {
 		if err := decodeObject(lost[i].record, "level", &l); err != nil {
 			return err
 		}
-		err := v.reach(ctx, &l, func(kind Kind, ref Ref) error {
+		err := v.gc.needs().each(ctx, &l, func(kind Kind, ref Ref) error {
 			name := packName{foldersOf(kind)[0], ref.Pack}
 			if done[name] || !unknown && !doomed[name] {
 				return nil

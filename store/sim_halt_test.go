@@ -32,7 +32,7 @@ var (
 	}
 	spites = []string{
 		"put work/verdict.", "put work/waiting.", "put work/condemned.", "put work/gc.", "put work/claim.", "put work/", "put levels/", "put data/",
-		"put maps", "delete work/", "delete data/", "delete maps", "delete levels/", "get work/", "get levels/", "list work/", "list levels/", "list ",
+		"put maps", "delete work/", "delete work/claim.", "delete work/claim.", "delete data/", "delete maps", "delete levels/", "get work/", "get levels/", "list work/", "list levels/", "list ",
 	}
 )
 

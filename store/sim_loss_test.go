@@ -78,9 +78,6 @@ func (w *world) losable(key string) (simLoss, RunID) {
 	if !ok || !l.promised || l.removed && w.collecting(ctx, r) {
 		return 0, 0
 	}
-	if claimed, err := r.stands(ctx, claimKey(name, n)); claimed || err != nil {
-		return 0, 0 // with its claim there, nobody could tell it from one that was about to be committed
-	}
 	if l.removed {
 		return removalLost, c.level.Run
 	}

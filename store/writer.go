@@ -48,6 +48,7 @@ type Writer struct {
 	stopBeat context.CancelFunc
 	beating  sync.WaitGroup
 	ended    bool
+	left     error // see ClaimLeft
 }
 
 // Begin claims a name. Errors: *BusyError.
@@ -217,8 +218,12 @@ func (w *Writer) Commit(ctx context.Context, l *Level) error {
 	if err != nil {
 		return err
 	}
-	// The record also goes into the last map pack, so that a lost level file
-	// can be made anew.
+	// The record also goes into the last map pack, so that a lost level file can be
+	// made again. That pack is put when all others are durable: whoever finds the
+	// record finds the level.
+	if err := w.nodes.Settle(); err != nil {
+		return err
+	}
 	if len(record) <= maxMetaRaw {
 		e, err := w.coder.Encode(record, Sum(record))
 		if err != nil {
@@ -229,16 +234,31 @@ func (w *Writer) Commit(ctx context.Context, l *Level) error {
 		}
 	}
 	w.nodes.Flush()
-	if err := w.nodes.Wait(); err != nil {
-		return err
+	err = w.nodes.Wait()
+	if err == nil {
+		err = context.Cause(ctx)
 	}
-	if err := context.Cause(ctx); err != nil {
-		return err
+	if err == nil {
+		err = w.checkClaim(ctx)
 	}
-	if err := w.checkClaim(ctx); err != nil {
-		return err
+	if err != nil {
+		return w.withdraw(context.WithoutCancel(ctx), err)
 	}
 	return w.end(ctx, w.repo.put(ctx, levelKey(l.Name, l.Number), record))
+}
+
+// withdraw ends a run whose record may be among its maps already, so that whoever
+// settles its claim, or a recovery, may finish its level.
+func (w *Writer) withdraw(ctx context.Context, why error) error {
+	err := w.Abort(ctx)
+	c, readErr := w.repo.readCommit(ctx, w.claim.Name, w.Number)
+	if errors.Is(readErr, fs.ErrNotExist) {
+		readErr = nil
+	}
+	if ours := c.level != nil && c.level.Run == w.ID; ours || err != nil || readErr != nil {
+		return errors.Join(fmt.Errorf("%w: %w", ErrUndecided, why), err, readErr)
+	}
+	return why
 }
 
 func (w *Writer) checkClaim(ctx context.Context) error {
@@ -278,11 +298,15 @@ func (w *Writer) end(ctx context.Context, putErr error) error {
 	if errors.Is(putErr, ErrFenced) {
 		putErr = errors.Join(putErr, w.discard(ctx))
 	}
-	if err := w.repo.dropClaim(ctx, w.claim); err != nil && putErr != nil {
-		return errors.Join(putErr, err)
+	if w.left = w.repo.dropClaim(ctx, w.claim); putErr != nil {
+		return errors.Join(putErr, w.left)
 	}
-	return putErr
+	return nil
 }
+
+// ClaimLeft is why the claim of a run that has committed could not be removed; nil:
+// it is gone. The next backup of the name, or gc, removes it.
+func (w *Writer) ClaimLeft() error { return w.left }
 
 // Abort ends a run that makes no level. It fences itself, so that the number
 // says for ever that the run is over. After Commit it does nothing.
@@ -328,7 +352,9 @@ func (w *Writer) discard(ctx context.Context) error {
 	}
 	c, err := r.readCommit(ctx, w.claim.Name, w.Number)
 	if err == nil && c.run() == w.ID {
-		return nil // put back: the recovery takes it away again, and a gc the maps
+		// It was put back. A recovery that has seen the mark takes it away again, and a
+		// gc the maps; else the level stays, and the mark must not stand against it.
+		return r.backend.Delete(ctx, abandonedPrefix+w.ID.String())
 	}
 	if err := r.discardMaps(ctx, w.ID); err != nil {
 		return err

@@ -84,9 +84,6 @@ func (p *program) gc(ctx context.Context, repo *store.Repository, f gcFlags) err
 		return err
 	})
 	p.report.GC = &report
-	if isA[*store.LostError](err) {
-		err = withHint(err, p.recoverLine())
-	}
 	if err != nil {
 		return p.maybeFull(err)
 	}

@@ -163,6 +163,7 @@ func (p *program) close() error {
 
 // finish prints the error, or the one JSON document, and chooses the exit code.
 func (p *program) finish(err error) int {
+	err = p.hintRecover(err)
 	p.report.ExitCode = exitCode(p.report.Command, err)
 	if metricsErr := p.metrics.write(&p.report); metricsErr != nil && err == nil && p.report.Command != "status" {
 		err = metricsErr

@@ -42,6 +42,14 @@ func (p *program) recoverLine(flags ...string) string {
 	return shellLine(append([]string{"recover"}, append(flags, p.report.Repository.Path)...))
 }
 
+// hintRecover adds to an error that recover may help.
+func (p *program) hintRecover(err error) error {
+	if isA[*store.LostError](err) && p.report.Repository != nil {
+		return withHint(err, p.recoverLine())
+	}
+	return err
+}
+
 // recoveredDamagedError tells of levels that were put back and are not whole.
 type recoveredDamagedError struct{ levels int64 }
 

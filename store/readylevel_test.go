@@ -1,0 +1,187 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+)
+
+// keepsClaims is a backend on which claims cannot be removed for a while.
+type keepsClaims struct {
+	Backend
+	keep bool
+}
+
+func (b *keepsClaims) Delete(ctx context.Context, key string) error {
+	if b.keep && strings.HasPrefix(key, workPrefix+"claim.") {
+		return syscall.EIO
+	}
+	return b.Backend.Delete(ctx, key)
+}
+
+// A level whose claim could not be removed, and whose record is lost afterwards,
+// looks like a run that died before it committed. Whoever settles its claim
+// finishes it; nobody deletes its maps.
+func TestLostRecordBesideItsClaim(t *testing.T) {
+	ctx := context.Background()
+	for _, claim := range []string{"good", "bad"} {
+		for _, who := range []string{"gc", "backup", "recover", "dry run"} {
+			synctest.Test(t, func(t *testing.T) {
+				x := newHalting(t)
+				h, _, _ := x.host(1)
+				b := &keepsClaims{x.disk, true}
+				r, err := h.open(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w := begin(t, r, "a")
+				if err := h.write(ctx, r, w, nil, [simChunks]byte{1, 2, 3}); err != nil {
+					t.Fatal(err)
+				}
+				if w.ClaimLeft() == nil {
+					t.Error("the claim stays, and nobody hears of it")
+				}
+				x.lose("levels/a/1.json")
+				if claim == "bad" {
+					overwrite(t, x.disk, claimKey("a", 1), []byte("no claim"))
+				}
+				b.keep = false
+				switch who {
+				case "gc":
+					err = <-x.gc(r)
+				case "dry run":
+					_, err = r.GC(ctx, GCOptions{DryRun: true})
+				case "backup":
+					err = begin(t, r, "a").Abort(ctx)
+				case "recover":
+					if recovered, err := r.Recover(ctx); err != nil || len(recovered) != 1 {
+						t.Errorf("%s claim: recovered %v: %v", claim, recovered, err)
+					}
+				}
+				if err != nil {
+					t.Errorf("%s claim, %s: %v", claim, who, err)
+				}
+				if who != "dry run" {
+					x.whole("a")
+				}
+				for range 2 {
+					if err := <-x.gc(r); err != nil {
+						t.Error(err)
+					}
+				}
+				x.whole("a")
+				x.w.checkStock(ctx, r)
+			})
+		}
+	}
+}
+
+// The run itself, which only sleeps, puts the same bytes if it wakes up, or hears
+// that it cannot know. Its level stands in either case, with its maps.
+func TestFinishedWhileAsleep(t *testing.T) {
+	ctx := context.Background()
+	for _, at := range []string{"get " + claimKey("a", 1), "put levels/a/1"} {
+		x := newHalting(t)
+		h1, b1, r1 := x.host(1)
+		_, _, r2 := x.host(2)
+		w, err := r1.Begin(ctx, "a", WriterOptions{Beat: haltedBeat})
+		if err != nil {
+			t.Fatal(err)
+		}
+		came, wake := b1.stop(first(at))
+		done := make(chan error, 1)
+		go func() { done <- h1.write(ctx, r1, w, nil, [simChunks]byte{4, 5, 6}) }()
+		<-came
+		taken()
+		other, err := r2.Begin(ctx, "a", WriterOptions{Beat: haltedBeat})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other.Number != 2 || len(other.History.Levels) != 1 {
+			t.Errorf("%s: the next run is %s, on %d levels", at, other.Number, len(other.History.Levels))
+		}
+		if err := other.Abort(ctx); err != nil {
+			t.Error(err)
+		}
+		wake()
+		if err := <-done; err != nil && !errors.Is(err, ErrUndecided) {
+			t.Errorf("%s: the sleeper: %v", at, err)
+		}
+		for range 2 {
+			if err := <-x.gc(r2); err != nil {
+				t.Error(err)
+			}
+		}
+		x.whole("a")
+		// It is a level like any other: if its record is lost, too.
+		x.lose("levels/a/1.json")
+		if lostOf(<-x.gc(r2)) == nil {
+			t.Errorf("%s: gc goes on", at)
+		}
+		if recovered, err := r2.Recover(ctx); err != nil || len(recovered) != 1 {
+			t.Errorf("%s: recovered %v: %v", at, recovered, err)
+		}
+		x.whole("a")
+	}
+}
+
+// Chunks that are gone do not keep a level from being finished: they are noted. If
+// its map cannot be read, that is for Recover, and nothing is deleted until then.
+func TestUnfinishable(t *testing.T) {
+	ctx := context.Background()
+	lostBesideClaim := func(x *halting) (*Repository, RunID) {
+		h, _, _ := x.host(1)
+		b := &keepsClaims{x.disk, true}
+		r, err := h.open(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := begin(t, r, "a")
+		if err := h.write(ctx, r, w, nil, [simChunks]byte{1, 2, 3}); err != nil {
+			t.Fatal(err)
+		}
+		b.keep = false
+		x.lose("levels/a/1.json")
+		return r, w.ID
+	}
+
+	x := newHalting(t)
+	r, _ := lostBesideClaim(x)
+	x.lose("data/")
+	if err := <-x.gc(r); err != nil {
+		t.Error(err)
+	}
+	levels, err := r.Levels(ctx, "a")
+	d, damageErr := r.Damage(ctx)
+	if err != nil || damageErr != nil || len(levels) != 1 || !d.Any() {
+		t.Errorf("%d levels, %v, %v", len(levels), err, damageErr)
+	}
+
+	x = newHalting(t)
+	r, run := lostBesideClaim(x)
+	for _, folder := range foldersOf(KindMap) {
+		overwrite(t, x.disk, packKey(folder, PackID{Run: run}, 0), []byte("no pack"))
+	}
+	if lostOf(<-x.gc(r)) == nil {
+		t.Error("gc goes on")
+	}
+	if w, err := r.Begin(ctx, "a", WriterOptions{}); lostOf(err) == nil {
+		t.Errorf("a backup begins: %v, %v", w, err)
+	}
+	var gone *UnrecoverableError
+	if recovered, err := r.Recover(ctx); !errors.As(err, &gone) {
+		t.Errorf("recovered %v: %v", recovered, err)
+	}
+	if _, err := r.Abandon(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := begin(t, r, "a").Abort(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := <-x.gc(r); err != nil {
+		t.Error(err)
+	}
+}
