@@ -11,6 +11,7 @@ import "C"
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -84,6 +85,38 @@ func settleCallbacks(io *rados.IOContext) {
 	if C.rados_aio_flush_async(C.rados_ioctx_t(io.Pointer()), done) == 0 {
 		C.rados_aio_wait_for_complete(done)
 	}
+}
+
+// poolQoS are the settings of rbd_qos_* in a pool's metadata, by their keys there.
+func poolQoS(io *rados.IOContext) (map[string]string, error) {
+	const most = 64 // there are some 20 such settings
+	var keys, values [64 << 10]C.char
+	start := C.CString(qosMetadata)
+	defer C.free(unsafe.Pointer(start))
+	keyBytes, valueBytes := C.size_t(len(keys)), C.size_t(len(values))
+	err := errOf(C.rbd_pool_metadata_list(C.rados_ioctx_t(io.Pointer()), start, most, &keys[0], &keyBytes, &values[0], &valueBytes))
+	if errors.Is(err, syscall.ENOENT) { // the pool has no metadata
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	k, v := zeroEnded(keys[:keyBytes]), zeroEnded(values[:valueBytes])
+	for i := range min(len(k), len(v)) {
+		if strings.HasPrefix(k[i], qosMetadata) {
+			found[k[i]] = v[i]
+		}
+	}
+	return found, nil
+}
+
+// zeroEnded takes apart strings that each end with a zero.
+func zeroEnded(p []C.char) []string {
+	if len(p) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(unsafe.Slice((*byte)(unsafe.Pointer(&p[0])), len(p))), "\x00"), "\x00")
 }
 
 func anyInvalid(image C.rbd_image_t, snapshots []uint64) (bool, error) {

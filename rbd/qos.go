@@ -74,8 +74,12 @@ func (c *Conn) liftQoS() error {
 			}
 		}
 	}
-	c.lifted = true
-	return c.excludeQoS()
+	err := c.excludeQoS()
+	c.lifted = err == nil
+	if c.qos == ExceedQoS {
+		return nil
+	}
+	return err
 }
 
 // excludeQoS makes QoS limit nothing: by the setting for it, or where librbd has
@@ -116,16 +120,22 @@ type throttle struct {
 	felt rate
 }
 
-// setting finds out what an option is for the image, and who says so: the image,
-// the pool or this client.
-func (im *image) setting(pool *rados.IOContext, own map[string]string, key string) (value, whose string) {
-	if v, ok := own[configPrefix+key]; ok {
+// settings are what says how an image's QoS is: its metadata, its pool's, and
+// this client's configuration.
+type settings struct {
+	image, pool map[string]string
+	client      *rados.Conn
+}
+
+// get finds out what an option is for the image, and who says so.
+func (s settings) get(key string) (value, whose string) {
+	if v, ok := s.image[configPrefix+key]; ok {
 		return v, "the image's"
 	}
-	if v, err := rbd.GetPoolMetadata(pool, configPrefix+key); err == nil {
+	if v, ok := s.pool[configPrefix+key]; ok {
 		return v, "the pool's"
 	}
-	v, _ := im.conn.rados.GetConfigOption(key) // one that it does not know is not set
+	v, _ := s.client.GetConfigOption(key) // one that it does not know is not set
 	return v, "this client's"
 }
 
@@ -138,11 +148,15 @@ func (im *image) throttle(ctx context.Context, writes bool, own map[string]strin
 			return nil, err
 		}
 		defer pool.Destroy()
-		return im.limits(pool, own, writes, say)
+		ofPool, err := poolQoS(pool)
+		if err != nil {
+			return nil, im.conn.failed(err, "ask for the QoS of the pool %s", im.spec.Pool)
+		}
+		return im.limits(settings{own, ofPool, im.conn.rados}, writes, say)
 	})
 }
 
-func (im *image) limits(pool *rados.IOContext, own map[string]string, writes bool, say func(string, ...any)) (*throttle, error) {
+func (im *image) limits(set settings, writes bool, say func(string, ...any)) (*throttle, error) {
 	t := &throttle{say: say}
 	var by []string
 	var perSecond, operations int64
@@ -150,12 +164,12 @@ func (im *image) limits(pool *rados.IOContext, own map[string]string, writes boo
 		if writes && !l.writes || !writes && !l.reads {
 			continue
 		}
-		v, whose := im.setting(pool, own, l.key)
+		v, whose := set.get(l.key)
 		n := limit(v)
 		if n == 0 {
 			continue
 		}
-		stays := im.stays(pool, own, l.key)
+		stays := im.stays(set, l.key)
 		if stays == "" {
 			continue
 		}
@@ -196,7 +210,7 @@ func smaller(a, b int64) int64 {
 }
 
 // stays is why a limit applies to the image, "" if it does not.
-func (im *image) stays(pool *rados.IOContext, own map[string]string, key string) string {
+func (im *image) stays(set settings, key string) string {
 	switch {
 	case im.conn.qos == KeepQoS:
 		return "--ignore-qos=false keeps to it"
@@ -204,13 +218,13 @@ func (im *image) stays(pool *rados.IOContext, own map[string]string, key string)
 		return "--ignore-qos lifts what this client's configuration and the image have"
 	}
 	if v, err := im.conn.rados.GetConfigOption(qosExclude); err == nil && v != "" {
-		if _, whose := im.setting(pool, own, qosExclude); whose != "this client's" {
+		if _, whose := set.get(qosExclude); whose != "this client's" {
 			return whose + " own " + qosExclude + " goes before this client's"
 		}
 		return ""
 	}
 	burst := strings.TrimSuffix(key, "limit") + "burst"
-	if v, whose := im.setting(pool, own, burst); v != limitless {
+	if v, whose := set.get(burst); v != limitless {
 		return fmt.Sprintf("this librbd has no %s, and %s %s of %s goes before this client's", qosExclude, whose, burst, v)
 	}
 	return ""
