@@ -138,6 +138,34 @@ func TestStrayWithClone(t *testing.T) {
 	s.wantKinds("without it", s.own(spec), map[string]SnapshotKind{})
 }
 
+// CheckStray refuses what RemoveStray refuses, and removes nothing.
+func TestCheckStray(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	spec := l.create("image", 4*object)
+	s := newShelf(l)
+	name := ownName(s.backup(spec, "a"))
+	check := func(what string, want bool) {
+		t.Helper()
+		o := s.own(spec)[name]
+		if err := l.conn.CheckStray(t.Context(), o); (err == nil) != want {
+			t.Errorf("%s: check: %v", what, err)
+		}
+		if !strings.Contains(strings.Join(l.snaps(spec), " "), name) {
+			t.Errorf("%s: the check removed it", what)
+		}
+		if err := l.conn.RemoveStray(t.Context(), o); (err == nil) != want {
+			t.Errorf("%s: remove: %v", what, err)
+		}
+	}
+	check("of a level", false)
+	l.must(s.repo.Remove(t.Context(), "a", []store.LevelNumber{1}))
+	l.rbd("snap", "protect", path(spec.at(name)))
+	check("protected", false)
+	l.rbd("snap", "unprotect", path(spec.at(name)))
+	check("a stray", true)
+}
+
 // The space is what has changed since, up to the next snapshot or to now.
 func TestSpace(t *testing.T) {
 	t.Parallel()

@@ -13,11 +13,18 @@ import (
 // GCOptions are the choices of a gc. The zero value works.
 type GCOptions struct {
 	DryRun   bool          // only say what could be given back
+	Removing []Removing    // with DryRun: levels that count as removed
 	MaxWait  time.Duration // how long to wait for backups that had begun before; 0: as long as it takes
 	Beat     time.Duration // how often it says that it moves on; 0: 30 s
 	Progress *GCProgress   // may be nil
 	// Waiting is told for which runs it waits, each time that changes; may be nil.
 	Waiting func(who []string)
+}
+
+// Removing are levels of a name.
+type Removing struct {
+	Name   Name
+	Levels []LevelNumber
 }
 
 // GCProgress is what a gc has done so far, polled by whoever shows it.

@@ -29,6 +29,11 @@ func (g *gc) dryRun(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, of := range g.o.Removing {
+		for _, n := range of.Levels {
+			found.removed[levelKey(of.Name, n)] = true
+		}
+	}
 	busy, err := g.repo.claims(ctx)
 	if err != nil {
 		return err

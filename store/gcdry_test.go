@@ -100,3 +100,24 @@ func TestDryRunOffersWhatGCFrees(t *testing.T) {
 		}
 	}
 }
+
+// A dry run that goes with the removal of levels says what a gc would free after it.
+func TestDryRunAfterARemoval(t *testing.T) {
+	ctx := context.Background()
+	x := newHalting(t)
+	h, _, r := x.host(1)
+	first := x.write(h, r, "a", 1, 2, 3)
+	x.write(h, r, "a", 4, 5)
+	numbers := []LevelNumber{first.Number}
+	dry, err := r.GC(ctx, GCOptions{DryRun: true, Removing: []Removing{{Name: "a", Levels: numbers}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Remove(ctx, "a", numbers); err != nil {
+		t.Fatal(err)
+	}
+	done, err := r.GC(ctx, GCOptions{})
+	if err != nil || done.Deleted == 0 || dry.Deleted != done.Deleted || dry.Rewritten != done.Rewritten {
+		t.Errorf("the dry run says %+v, gc %+v: %v", dry, done, err)
+	}
+}

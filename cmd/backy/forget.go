@@ -123,6 +123,7 @@ func (p *program) forget(ctx context.Context, f forgetFlags, pattern string) err
 		return fmt.Errorf("%s: no backup name matches", pattern)
 	}
 	var all []engine.Decision
+	var removing []store.Removing
 	var failed []error
 	for _, name := range names {
 		forgotten, err := p.forgetName(ctx, repo, name, &f.keep, engine.ForgetOptions{DryRun: f.dryRun})
@@ -131,13 +132,14 @@ func (p *program) forget(ctx context.Context, f forgetFlags, pattern string) err
 			continue
 		}
 		all = append(all, forgotten.Decisions...)
+		removing = append(removing, store.Removing{Name: name, Levels: forgotten.Removed()})
 	}
 	p.report.Forget = append([]engine.Decision{}, all...)
 	if err := p.print(forgetTable(all, f.dryRun)); err != nil {
 		failed = append(failed, err)
 	}
 	if f.gc && len(failed) == 0 {
-		return p.gcAfter(ctx, repo, gcFlags{dryRun: f.dryRun, maxWait: f.maxWait})
+		return p.gcAfter(ctx, repo, gcFlags{dryRun: f.dryRun, maxWait: f.maxWait, removing: removing})
 	}
 	return errors.Join(failed...)
 }

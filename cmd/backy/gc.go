@@ -17,6 +17,8 @@ import (
 type gcFlags struct {
 	dryRun  bool
 	maxWait durationValue
+
+	removing []store.Removing // before a dry run
 }
 
 func (p *program) gcCommand() *cli.Command {
@@ -78,7 +80,7 @@ func (p *program) gc(ctx context.Context, repo *store.Repository, f gcFlags) err
 	var report store.GCReport
 	err := p.watchGC("gc", &done, &shown, func() (err error) {
 		report, err = repo.GC(ctx, store.GCOptions{
-			DryRun: f.dryRun, MaxWait: time.Duration(f.maxWait), Progress: &done,
+			DryRun: f.dryRun, Removing: f.removing, MaxWait: time.Duration(f.maxWait), Progress: &done,
 			Waiting: func(who []string) { p.talk.say("gc: waiting for %s", strings.Join(who, ", ")) },
 		})
 		return err
