@@ -80,7 +80,7 @@ soak: headers ## try for hours what make test tries for minutes: schedules (SCHE
 	$(GO) test ./store -run Flips -soak -timeout 0
 	$(GO) test ./store/dir -run Power -soak -rapid.checks 20000 -timeout 0
 	$(GO) test ./engine -run 'Troubled|AtOnce|Sleeper|Crash|Prefix' -soak -timeout 0
-	docker/cluster.sh with --size 8G -- $(GO) test ./cmd/backy -run 'Kill|Ledger' -kills 200 -ledger 500 -timeout 0
+	docker/cluster.sh with --size 8G -- $(GO) test ./cmd/backy -run 'Kill|Ledger|CrashCosts' -kills 200 -ledger 500 -crashes -timeout 0
 
 race: headers ## run all tests with the race detector, which takes half an hour
 	docker/cluster.sh with --size 8G -- $(GO) test -race -timeout 60m -p 1 -skip Schedules ./...

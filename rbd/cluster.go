@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"backy/engine"
@@ -28,6 +29,8 @@ type Cluster struct {
 	mu     sync.Mutex
 	idle   []*worker
 	ending sync.WaitGroup
+
+	crashed atomic.Bool
 
 	leases struct {
 		sync.Mutex
@@ -73,6 +76,9 @@ func Open(ctx context.Context, config Config, o ClusterOptions) (*Cluster, error
 
 // FSID is the id of the cluster.
 func (c *Cluster) FSID() string { return c.fsid }
+
+// Crashed reports whether a child has died of librbd, in a crash or because it hung.
+func (c *Cluster) Crashed() bool { return c.crashed.Load() }
 
 // hire waits for a place and takes a worker that is idle, or starts one.
 func (c *Cluster) hire(ctx context.Context) (*worker, error) {

@@ -92,6 +92,7 @@ func (w *worker) died(err error) error {
 		return w.told
 	}
 	w.told = err
+	w.cluster.crashed.Store(true)
 	if dir := w.cluster.o.CrashDir; dir != "" {
 		path, reportErr := w.report(dir, err)
 		if reportErr != nil {

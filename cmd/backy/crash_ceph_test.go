@@ -5,7 +5,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +20,8 @@ import (
 	"backy/engine/batch"
 	"backy/rbd/clustertest"
 )
+
+var allCrashes = flag.Bool("crashes", false, "TestCrashCostsOneImage makes each misstep at each call, which takes half an hour")
 
 // crashed is what a user reads of each misstep.
 var crashed = map[string]string{
@@ -89,6 +93,9 @@ func (c *crashes) hit(m clustertest.Misstep, args ...string) (happened bool) {
 			if code != 6 || !strings.Contains(i.Error, crashed[m.Kind]) {
 				c.Errorf("%+v: exit code %d, %s", m, code, i.Error)
 			}
+			if hint := m.Kind != "hang"; strings.Contains(r.Hint, "--crash-dir=DIR") != hint {
+				c.Errorf("%+v: hint %q", m, r.Hint)
+			}
 		case i.Result == batch.Done && code == 0: // it was committed
 			if !strings.Contains(strings.Join(i.Warnings, "\n"), crashed[m.Kind]) {
 				c.Errorf("%+v: no word of it: %q", m, i.Warnings)
@@ -134,6 +141,10 @@ func TestCrashCostsOneImage(t *testing.T) {
 	if testing.Short() {
 		stride = 9
 	}
+	if *allCrashes {
+		c.sweep()
+		return
+	}
 	steps, began := 0, time.Now()
 	for n := 1; !t.Failed(); n += stride {
 		m := clustertest.Misstep{Kind: kinds[n%len(kinds)], Step: n, About: "/i17", Once: filepath.Join(t.TempDir(), "once")}
@@ -154,6 +165,30 @@ func TestCrashCostsOneImage(t *testing.T) {
 			t.Errorf("%+v: it did not happen", m)
 		}
 		c.tidy(m)
+	}
+	c.whole("/i17")
+}
+
+// sweep makes each misstep at each call.
+func (c *crashes) sweep() {
+	c.Helper()
+	for _, kind := range slices.Sorted(maps.Keys(crashed)) {
+		args := []string{}
+		if kind == "hang" || kind == "stop" {
+			args = []string{"--ceph-timeout", "3s"}
+		}
+		began, n := time.Now(), 1
+		for ; ; n++ {
+			m := clustertest.Misstep{Kind: kind, Step: n, About: "/i17", Once: filepath.Join(c.TempDir(), "once")}
+			if !c.hit(m, args...) {
+				break
+			}
+			c.tidy(m)
+		}
+		c.Logf("%s at each of %d calls: %.0f s", kind, n-1, time.Since(began).Seconds())
+		if n <= 20 {
+			c.Errorf("%s: only %d calls into librbd for a backup", kind, n-1)
+		}
 	}
 	c.whole("/i17")
 }

@@ -170,6 +170,9 @@ func (p *program) finish(err error) int {
 	} else if metricsErr != nil {
 		p.talk.warn("%v", metricsErr)
 	}
+	if p.unreported() {
+		err = p.withFlag(err, "--crash-dir=DIR")
+	}
 	if p.json {
 		p.report.set(err, p.talk.warned())
 		if jsonErr := p.document(&p.report); err == nil {

@@ -51,6 +51,12 @@ func (p *program) connect(ctx context.Context) (*rbd.Cluster, error) {
 	return conn, nil
 }
 
+// unreported tells that librbd crashed, or hung, and that no report of it was asked
+// for.
+func (p *program) unreported() bool {
+	return p.connection.Cluster != nil && p.connection.Crashed() && p.common.ceph.crashDir == ""
+}
+
 func parseSpec(arg string) (rbd.Spec, error) {
 	spec, err := rbd.ParseSpec(arg)
 	if err != nil {

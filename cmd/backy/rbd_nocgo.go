@@ -42,6 +42,8 @@ func (p *program) rbdTarget(context.Context, string, targetFlags) (engine.Target
 	return nil, errNoRBD
 }
 
+func (p *program) unreported() bool { return false }
+
 func childMain([]string) (code int, ok bool) { return 0, false }
 
 func imageExists(error) bool { return false }

@@ -13,9 +13,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"backy/engine/batch"
 	"backy/rbd/clustertest"
 )
 
@@ -29,7 +32,7 @@ func TestStates(t *testing.T) {
 		for n, state := range states {
 			t.Run(state.name, func(t *testing.T) {
 				t.Parallel()
-				rows[n] = newStateRow(t).run(state)
+				rows[n] = newStateRow(t, clustertest.Get(t)).run(state)
 			})
 		}
 	})
@@ -84,12 +87,12 @@ type stateRow struct {
 	env         []string
 	rand        *rand.ChaCha8
 	cells       []string
+	finish      func() // see slowly
 }
 
 const stateSize = 8 << 20
 
-func newStateRow(t *testing.T) *stateRow {
-	cluster := clustertest.Get(t)
+func newStateRow(t *testing.T, cluster *clustertest.Cluster) *stateRow {
 	r := &stateRow{
 		T: t, cluster: cluster, pool: cluster.Pool(t), repo: filepath.Join(t.TempDir(), "repo"),
 		env: append(os.Environ(), "CEPH_CONF="+cluster.Conf()), rand: rand.NewChaCha8([32]byte{7}),
@@ -228,20 +231,28 @@ func (r *stateRow) poolRun() (code int, said string) {
 	neighbour := false
 	for _, i := range doc.Images {
 		neighbour = neighbour || i.Image == "rbd:"+r.pool+"/neighbour" && i.Result == "done"
-		if i.Result == "done" {
-			levels, _, _ := r.backy("ls", string(i.Name))
-			for _, l := range levels.Levels {
-				if l.Number == i.Level {
-					o := l.Origin.RBD
-					r.same(string(i.Name), l.Number.String(), o.Pool+"/"+o.Image+"@"+o.Snapshot)
-				}
-			}
+		if i.Result == batch.Done {
+			r.sameAs(i)
 		}
 	}
 	if !neighbour && !strings.Contains(said, "no space left") {
 		r.Errorf("pool run: the neighbour is not done: exit code %d\n%s", code, said)
 	}
 	return code, said
+}
+
+// sameAs compares the level that a pool run made with its snapshot.
+func (r *stateRow) sameAs(i batch.Result) {
+	r.Helper()
+	doc, _, said := r.backy("ls", string(i.Name))
+	for _, l := range doc.Levels {
+		if l.Number == i.Level {
+			o := l.Origin.RBD
+			r.same(string(i.Name), l.Number.String(), o.Pool+"/"+o.Image+"@"+o.Snapshot)
+			return
+		}
+	}
+	r.Errorf("%s: there is no level %s of %s\n%s", i.Image, i.Level, i.Name, said)
 }
 
 // same compares a level with an image or a snapshot, as rbd reads it.
@@ -311,6 +322,51 @@ func (r *stateRow) background(args ...string) *exec.Cmd {
 		<-ended
 	})
 	return cmd
+}
+
+// slowly runs a command of Ceph's as background does, but lets it go on for a moment
+// only, again and again, until finish is called, which waits for its end.
+func (r *stateRow) slowly(args ...string) {
+	r.Helper()
+	cmd := r.cluster.Command("rbd", args...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		r.Fatal(err)
+	}
+	hurry, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	go func() {
+		for {
+			_ = cmd.Process.Signal(syscall.SIGSTOP)
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-hurry:
+				_ = cmd.Process.Signal(syscall.SIGCONT)
+				return
+			}
+			_ = cmd.Process.Signal(syscall.SIGCONT)
+			time.Sleep(2 * time.Millisecond)
+		}
+	}()
+	var once sync.Once
+	r.Cleanup(func() {
+		once.Do(func() { close(hurry) })
+		_ = cmd.Process.Kill()
+	})
+	r.finish = func() {
+		r.Helper()
+		select {
+		case err := <-ended:
+			r.Errorf("rbd %q has ended too early: %v\n%s", args, err, &said)
+			return
+		default:
+		}
+		once.Do(func() { close(hurry) })
+		if err := <-ended; err != nil {
+			r.Errorf("rbd %q: %v\n%s", args, err, &said)
+		}
+	}
 }
 
 // until waits for something.

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 )
@@ -22,6 +23,26 @@ var states = []state{
 		after: func(r *stateRow) {
 			r.write(r.image, 2<<20, 5000)
 			r.rbd("migration", "execute", "--no-progress", r.image)
+			r.rbd("migration", "commit", "--no-progress", r.image)
+			r.tidied()
+		},
+	},
+	{
+		name: "migration executing",
+		create: func(r *stateRow) {
+			r.rbd("create", "--size", fmt.Sprintf("%dB", stateSize), "--object-size", "8K", r.image)
+			r.write(r.image, 0, 6<<20)
+		},
+		enter: func(r *stateRow) {
+			r.migrate()
+			r.write(r.image, 1<<20, 5000)
+			r.slowly("migration", "execute", "--no-progress", "--rbd-concurrent-management-ops", "1", r.image)
+			r.until("migration", func() bool { return strings.Contains(r.rbd("status", r.image), "executing") })
+		},
+		want: migrating,
+		after: func(r *stateRow) {
+			r.write(r.image, 2<<20, 5000)
+			r.finish()
 			r.rbd("migration", "commit", "--no-progress", r.image)
 			r.tidied()
 		},
@@ -64,8 +85,8 @@ var states = []state{
 		name: "import prepared",
 		enter: func(r *stateRow) {
 			r.rbd("snap", "create", "--no-progress", r.image+"@s")
-			source := fmt.Sprintf(`{"type":"native","pool_name":%q,"image_name":"i","snap_name":"s"}`, r.pool)
-			r.image = r.pool + "/j"
+			source := fmt.Sprintf(`{"type":"native","pool_name":%q,"image_name":%q,"snap_name":"s"}`, r.pool, path.Base(r.image))
+			r.image += "-imported"
 			r.rbd("migration", "prepare", "--import-only", "--source-spec", source, r.image)
 		},
 		want: map[string]cell{
@@ -284,7 +305,7 @@ var migrating = map[string]cell{
 // migrate prepares a migration to another image of the pool.
 func (r *stateRow) migrate() {
 	r.Helper()
-	to := r.pool + "/j"
+	to := r.image + "-moved"
 	r.rbd("migration", "prepare", r.image, to)
 	r.image = to
 }
