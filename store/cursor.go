@@ -54,7 +54,8 @@ type Cursor struct {
 	m    Map
 	path []step // from the root down
 
-	refs  []Ref // fetch's scratch
+	met   []Ref // fetch's scratch: all nodes, those to be read, and which children these are
+	refs  []Ref
 	index []int
 
 	onNodes func([]Ref) error
@@ -73,8 +74,9 @@ type step struct {
 // Cursor returns a cursor over a map.
 func (r *Repository) Cursor(m Map) *Cursor { return &Cursor{repo: r, m: m} }
 
-// OnNodes has fn called with the references of the nodes that the cursor reads,
-// before it reads them.
+// OnNodes has fn called with the references of the nodes that the cursor goes
+// through, before it does. They count whether or not a node with the same bytes is in
+// memory: that one may be kept elsewhere.
 func (c *Cursor) OnNodes(fn func(refs []Ref) error) { c.onNodes = fn }
 
 func (c *Cursor) reading(refs []Ref) error {
@@ -182,15 +184,16 @@ func (c *Cursor) child(ctx context.Context, s *step, i int) (*node, error) {
 
 // fetch reads child i and those ahead of it.
 func (c *Cursor) fetch(ctx context.Context, s *step, i int) (*node, error) {
-	c.refs, c.index = c.refs[:0], c.index[:0]
+	c.refs, c.index, c.met = c.refs[:0], c.index[:0], c.met[:0]
 	for j := i; j < len(s.node.refs) && j < i+s.ahead; j++ {
 		if ref := s.node.refs[j]; !ref.IsZero() && s.children[j] == nil {
+			c.met = append(c.met, ref)
 			if s.children[j] = c.repo.nodes.get(ref.Sum, s.node.height-1, c.m.Fanout); s.children[j] == nil {
 				c.refs, c.index = append(c.refs, ref), append(c.index, j)
 			}
 		}
 	}
-	if err := c.reading(c.refs); err != nil {
+	if err := c.reading(c.met); err != nil {
 		return nil, err
 	}
 	var failed error

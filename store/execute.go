@@ -206,9 +206,9 @@ func (r *Repository) rewrite(ctx context.Context, folder string, s sentence, siz
 	if generations[0] > s.Generation {
 		return 0, nil
 	}
-	keys := make([]string, len(generations))
-	for i, g := range generations {
-		keys[i] = packKey(folder, s.Pack, g)
+	keys, err := r.copies(ctx, s.Kind, folder, s.Pack) // what is bad here, a twin may have
+	if err != nil {
+		return 0, err
 	}
 	b, _, err := r.rebuild(ctx, s.Kind, s.Pack, keys, nil)
 	if err != nil {

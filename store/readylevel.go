@@ -149,27 +149,33 @@ func (r *Repository) lastMapPacks(ctx context.Context, c *claim) (map[RunID]uint
 // it; settled tells that the run is over. by is who does it, whose own condemned packs are no obstacle: it
 // marks again afterwards.
 //
-// Invariant: a level that comes to stand like this loses nothing to a gc. Gcs that
-// condemned packs later than this looks wait for the run, since its claim stands,
-// and mark its level. Earlier ones are to be found waiting for it. Otherwise, and
-// if the level's map cannot be read, it is for Recover, which holds the gc's place.
-// Chunks that cannot be had are noted. Errors: *LostError.
+// Invariant: a level that comes to stand like this loses nothing to a gc. While
+// nothing stands at a run's commit key, gcs that condemn packs wait for it, and mark
+// its level; and if it began later, it makes no new reference into those packs. So a
+// gc that has condemned the run's own ones has seen it end, and what said so is lost:
+// then the level is for Recover, which holds the gc's place. So it is if its map
+// cannot be read. Chunks that cannot be had are noted. Errors: *LostError.
 func (r *Repository) finishLevel(ctx context.Context, c *claim, by RunID) (finished *Recovered, settled bool, err error) {
-	finished, settled, err = r.tryFinish(ctx, c, by)
-	var lost *LostError
-	if !errors.As(err, &lost) {
-		return finished, settled, err
+	for tries := 2; ; tries-- {
+		finished, settled, err = r.tryFinish(ctx, c, by)
+		var lost *LostError
+		if !errors.As(err, &lost) {
+			return finished, settled, err
+		}
+		// The run may live and have gone on since it was looked at, or somebody else
+		// may have settled it, and a gc gone on.
+		decided, decidedErr := r.decided(ctx, c.Name, c.Number)
+		there, claimErr := r.claimed(ctx, claimKey(c.Name, c.Number), c.Run)
+		if err := errors.Join(decidedErr, claimErr); err != nil {
+			return nil, false, err
+		}
+		if decided || !there {
+			return nil, true, nil
+		}
+		if tries == 1 {
+			return nil, false, fmt.Errorf("finish the level of a run that is dead: %w", lost)
+		}
 	}
-	// Somebody else may have settled it since it was looked at, and a gc gone on.
-	decided, decidedErr := r.decided(ctx, c.Name, c.Number)
-	there, claimErr := r.claimed(ctx, claimKey(c.Name, c.Number), c.Run)
-	if e := errors.Join(decidedErr, claimErr); e != nil {
-		return nil, false, e
-	}
-	if decided || !there {
-		return nil, true, nil
-	}
-	return nil, false, fmt.Errorf("finish the level of a run that is dead: %w", lost)
 }
 
 func (r *Repository) tryFinish(ctx context.Context, c *claim, by RunID) (finished *Recovered, settled bool, err error) {
@@ -186,11 +192,9 @@ func (r *Repository) tryFinish(ctx context.Context, c *claim, by RunID) (finishe
 	}
 	l := &ready.level
 	lost := &LostError{Levels: []LostLevel{{Name: l.Name, Number: l.Number, Run: l.Run}}}
-	spared, err := r.spared(ctx, l, by)
-	if err != nil {
+	if doomed, err := r.doomed(ctx, l.Run, by); err != nil {
 		return nil, false, err
-	}
-	if !spared {
+	} else if doomed {
 		return nil, false, lost
 	}
 	missing, err := needs{r, &GCProgress{}}.missing(ctx, l)
@@ -227,39 +231,21 @@ func (r *Repository) tryFinish(ctx context.Context, c *claim, by RunID) (finishe
 	return &Recovered{Name: l.Name, Number: l.Number, Run: l.Run, Damaged: int64(len(missing))}, true, nil
 }
 
-// spared reports whether no gc may be about to delete anything that a level needs.
-func (r *Repository) spared(ctx context.Context, l *Level, by RunID) (bool, error) {
-	doomed := map[packName]bool{}
-	harmless := map[RunID]bool{by: true}
-	unknown, err := r.eachCondemned(ctx, func(name packName, gc RunID) {
-		if _, asked := harmless[gc]; !asked {
-			harmless[gc] = r.sparesRun(ctx, gc, l.Run)
-		}
-		if !harmless[gc] {
-			doomed[name] = true
+// doomed reports whether a gc has condemned packs of a run's own, and may delete
+// them. It does so only if something said that the run was over, and that is lost.
+func (r *Repository) doomed(ctx context.Context, run, by RunID) (bool, error) {
+	gcs := map[RunID]bool{}
+	_, err := r.eachCondemned(ctx, func(name packName, gc RunID) {
+		if name.id.Run == run && gc != by {
+			gcs[gc] = true
 		}
 	})
-	if unknown || err != nil || len(doomed) == 0 {
-		return !unknown, err
+	for _, gc := range slices.Sorted(maps.Keys(gcs)) {
+		if v, verdictErr := r.readVerdict(ctx, gc); v != nil || verdictErr != nil {
+			return true, err
+		}
 	}
-	spared := true
-	err = needs{r, &GCProgress{}}.each(ctx, l, func(kind Kind, ref Ref) error {
-		spared = spared && !doomed[packName{foldersOf(kind)[0], ref.Pack}]
-		return nil
-	}, func(Ref) {})
-	return spared, err
-}
-
-// sparesRun reports whether a gc deletes nothing that a run's level needs: it can
-// never judge, or is known to wait for the run, and will mark its level.
-func (r *Repository) sparesRun(ctx context.Context, gc, run RunID) bool {
-	v, err := r.readVerdict(ctx, gc)
-	if err == nil {
-		return v == nil
-	}
-	var w gcWaiting
-	return errors.Is(err, fs.ErrNotExist) && r.getObject(ctx, gcKey("waiting", gc), "waiting", &w) == nil &&
-		slices.ContainsFunc(w.Claims, func(c claim) bool { return c.Run == run })
+	return false, err
 }
 
 // discarded takes a level away again if its run, which has never committed, was
