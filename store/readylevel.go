@@ -228,7 +228,7 @@ func (r *Repository) tryFinish(ctx context.Context, c *claim, by RunID) (finishe
 	if gone, err := r.discarded(ctx, l, ready.pack); gone || err != nil {
 		return nil, true, err
 	}
-	return &Recovered{Name: l.Name, Number: l.Number, Run: l.Run, Damaged: int64(len(missing))}, true, nil
+	return &Recovered{Name: l.Name, Number: l.Number, Run: l.Run, Damaged: int64(len(missing)), Time: l.Time}, true, nil
 }
 
 // doomed reports whether a gc has condemned packs of a run's own, and may delete

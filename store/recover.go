@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 )
 
 // Recovered is a level whose record was put back.
@@ -14,6 +15,12 @@ type Recovered struct {
 	Number  LevelNumber `json:"number"`
 	Run     RunID       `json:"run"`
 	Damaged int64       `json:"damaged,omitempty"` // chunks that it needs and that cannot be had
+
+	// Time is the moment whose bytes it holds. Outdated tells that it is the newest
+	// level of its name by its number, and not by its age: a backup came in between,
+	// under a lower number. Until the next one, the name's newest level is an old state.
+	Time     time.Time `json:"time,omitzero"`
+	Outdated bool      `json:"outdated,omitempty"`
 
 	// Absent are lower numbers that nobody missed before, since nothing stood behind
 	// them, and of which no copy is left: of levels that had been removed. They
@@ -64,14 +71,21 @@ func (r *Repository) Recover(ctx context.Context) (recovered []Recovered, err er
 // again: its numbers get tombstones. Errors: *BusyError while a gc is at work.
 func (r *Repository) Abandon(ctx context.Context) (given []LostLevel, err error) {
 	err = r.asRecovery(ctx, func(ctx context.Context, v *recovery) error {
-		left, err := v.left(ctx)
-		if err == nil && left != nil {
-			given, err = v.abandon(ctx, left)
+		// A tombstone above all that stands leaves gaps below it, which are given up, too.
+		for {
+			left, err := v.left(ctx)
+			if err != nil {
+				return err
+			}
+			if left == nil {
+				return r.dropRecoverClaims(ctx, v.gc.checkClaim)
+			}
+			more, err := v.abandon(ctx, left)
+			given = append(given, more...)
+			if err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
-		return r.dropRecoverClaims(ctx, v.gc.checkClaim)
 	})
 	return given, err
 }
@@ -135,10 +149,32 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 		err = v.fillGaps(ctx, left, recovered, before)
 	}
 	recovered = slices.Concat(v.finished, recovered)
+	if err == nil {
+		err = v.outdated(ctx, recovered)
+	}
 	if err == nil && left != nil && len(left.Levels)+len(left.runs) > 0 {
 		err = &UnrecoverableError{left}
 	}
 	return recovered, err
+}
+
+// outdated finds levels that came back above others that are newer. Numbers do not
+// show it, and for a warning clocks will do.
+func (v *recovery) outdated(ctx context.Context, recovered []Recovered) error {
+	for i := range recovered {
+		l := &recovered[i]
+		h, err := v.gc.repo.History(ctx, l.Name)
+		if err != nil {
+			return err
+		}
+		n := len(h.Levels)
+		if n == 0 || h.Levels[n-1].Number != l.Number {
+			continue
+		}
+		newest := &h.Levels[n-1]
+		l.Outdated = slices.ContainsFunc(h.Levels, func(o Level) bool { return o.Time.After(newest.Time) })
+	}
+	return nil
 }
 
 // fillGaps puts tombstones at the numbers below recovered ones that were above
@@ -255,5 +291,5 @@ func (v *recovery) putBack(ctx context.Context, lost *lostRecord) (*Recovered, e
 	if gone, err := r.discarded(ctx, &l, lost.pack); gone || err != nil {
 		return nil, err
 	}
-	return &Recovered{Name: l.Name, Number: l.Number, Run: l.Run, Damaged: int64(len(missing))}, nil
+	return &Recovered{Name: l.Name, Number: l.Number, Run: l.Run, Damaged: int64(len(missing)), Time: l.Time}, nil
 }

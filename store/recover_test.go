@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -706,6 +708,9 @@ func TestLostNumberIsTaken(t *testing.T) {
 			recovered, err := r.Recover(ctx)
 			if err != nil || len(recovered) == 0 {
 				t.Fatalf("%s, %s: recovered %v: %v", lose, after, recovered, err)
+			}
+			if l := slices.MaxFunc(recovered, func(a, b Recovered) int { return cmp.Compare(a.Number, b.Number) }); l.Outdated != (after == "level" || lose == "levels/a/") || l.Time.IsZero() {
+				t.Errorf("%s, %s: whether the newest level is old: %+v", lose, after, l)
 			}
 			x.whole("a")
 			for range 2 {

@@ -72,6 +72,11 @@ func (p *program) recover(ctx context.Context, arg string, abandon bool) error {
 			how += fmt.Sprintf(", but %s of it cannot be read", count(l.Damaged, "chunk"))
 		}
 		p.talk.with("name", l.Name, "level_number", l.Number).say("%s level %s: %s", l.Name, l.Number, how)
+		if l.Outdated {
+			p.talk.with("name", l.Name, "level_number", l.Number).warn(
+				"%s level %s, of %s, is the newest level now, and older than others that came before it was recovered: back %s up now",
+				l.Name, l.Number, timeText(l.Time), l.Name)
+		}
 		if n := len(l.Absent); n > 0 {
 			p.talk.say("%s: no trace is left of %s below level %s, so they count as removed", l.Name, count(int64(n), "level"), l.Number)
 		}
