@@ -77,26 +77,29 @@ func (c *commitRecord) run() RunID {
 func (r *Repository) readCommit(ctx context.Context, name Name, n LevelNumber) (c commitRecord, err error) {
 	key := levelKey(name, n)
 	p, err := readAll(ctx, r.backend, key, maxJSON)
+	if errors.Is(err, errBadObject) {
+		return c, &BadRecordError{key, err}
+	}
 	if err != nil {
 		return c, err
 	}
 	e, err := openObject(p)
 	if err != nil {
-		return c, fmt.Errorf("%s: %w", key, err)
+		return c, &BadRecordError{key, err}
 	}
 	var t tombstone
 	if e.decode("tombstone", &t) == nil {
 		if t.Name != name || t.Number != n {
-			return c, fmt.Errorf("%s: %w: it belongs to %s level %s", key, errBadObject, t.Name, t.Number)
+			return c, &BadRecordError{key, fmt.Errorf("%w: it belongs to %s level %s", errBadObject, t.Name, t.Number)}
 		}
 		return commitRecord{tombstone: &t}, nil
 	}
 	var l Level
 	if err := e.decode("level", &l); err != nil {
-		return c, fmt.Errorf("%s: %w", key, err)
+		return c, &BadRecordError{key, err}
 	}
 	if l.Name != name || l.Number != n {
-		return c, fmt.Errorf("%s: %w: it belongs to %s level %s", key, errBadObject, l.Name, l.Number)
+		return c, &BadRecordError{key, fmt.Errorf("%w: it belongs to %s level %s", errBadObject, l.Name, l.Number)}
 	}
 	return commitRecord{level: &l}, nil
 }
@@ -138,7 +141,9 @@ func (r *Repository) History(ctx context.Context, name Name) (History, error) {
 			if context.Cause(ctx) != nil {
 				return h, context.Cause(ctx)
 			}
-			h.Bad = append(h.Bad, BadRecord{n, err})
+			if !removed[n] { // else it is gone for every reader, whatever it was
+				h.Bad = append(h.Bad, BadRecord{n, err})
+			}
 			continue
 		}
 		if run := c.run(); run != 0 {

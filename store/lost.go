@@ -22,6 +22,9 @@ type LostLevel struct {
 	// Taken tells that another run has the number now: of a newest level that was
 	// lost, the next backup takes it.
 	Taken bool `json:"taken,omitempty"`
+
+	// Damaged tells that the record is there, and not what was written.
+	Damaged bool `json:"damaged,omitempty"`
 }
 
 func (l LostLevel) String() string { return fmt.Sprintf("%s level %s", l.Name, l.Number) }

@@ -35,6 +35,9 @@ func (e *UnrecoverableError) Error() string {
 	if len(e.Lost.Levels) == 0 {
 		return e.Lost.Error()
 	}
+	if e.Lost.Levels[0].Damaged {
+		return fmt.Sprintf("%s is lost: its record is damaged, and no copy of it with a map that can be read matches it", e.Lost.Levels[0])
+	}
 	s := fmt.Sprintf("%s is lost: it has no record, and no copy of one with a map that can be read", e.Lost.Levels[0])
 	if n := len(e.Lost.Levels) - 1; n > 0 {
 		s += fmt.Sprintf("; so are %d more", n)
@@ -141,6 +144,19 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 			recovered = append(recovered, *l)
 		}
 	}
+	damaged, err := v.damagedRecords(ctx)
+	if err != nil {
+		return slices.Concat(v.finished, recovered), err
+	}
+	for i := range damaged {
+		l, err := v.restore(ctx, &damaged[i])
+		if err != nil {
+			return slices.Concat(v.finished, recovered), err
+		}
+		if l != nil {
+			recovered = append(recovered, *l)
+		}
+	}
 	if err := r.dropRecoverClaims(ctx, v.gc.checkClaim); err != nil {
 		return slices.Concat(v.finished, recovered), err
 	}
@@ -235,7 +251,10 @@ func (v *recovery) abandon(ctx context.Context, left *LostError) (given []LostLe
 			return given, err
 		}
 		settle := func() error { return r.fence(ctx, l.Name, l.Number, 0, v.gc.run) }
-		if l.Taken {
+		switch {
+		case l.Damaged:
+			settle = func() error { return v.giveUpRecord(ctx, l) }
+		case l.Taken:
 			settle = func() error { return r.abandon(ctx, l.Run, v.gc.run) }
 		}
 		if err := settle(); err != nil {

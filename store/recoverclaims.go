@@ -78,6 +78,13 @@ func (v *recovery) left(ctx context.Context) (*LostError, error) {
 		return nil, err
 	}
 	left, err := v.gc.repo.LostLevels(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	damaged, err := v.damagedRecords(ctx)
+	for _, d := range damaged {
+		left = left.join(&LostError{Levels: []LostLevel{d.LostLevel}})
+	}
 	return left.join(v.unreadable), err
 }
 

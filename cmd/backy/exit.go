@@ -32,7 +32,7 @@ var exits = []exit{
 	{2, "wrong usage", anyOf(isA[*usageError], isA[*hints.SyntaxError], isA[*hints.BoundsError])},
 	{3, "damage: something of a level cannot be read, or its record is lost", anyOf(
 		isA[*engine.DamagedError], isA[*engine.DamagedRepositoryError],
-		isA[*store.LostError], isA[*store.UnrecoverableError], isA[*recoveredDamagedError],
+		isA[*store.LostError], isA[*store.BadRecordError], isA[*store.UnrecoverableError], isA[*recoveredDamagedError],
 	)},
 	{4, "a deep scrub found that the source differs", isA[*engine.DifferentError]},
 	{5, "another run is at work on this name", isA[*store.BusyError]},

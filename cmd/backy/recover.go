@@ -16,8 +16,8 @@ func (p *program) recoverCommand() *cli.Command {
 		Name:      "recover",
 		Usage:     "put lost records of levels back",
 		ArgsUsage: "[BACKUPDIR]",
-		Description: `Puts records back that are missing below levels/. A copy of each lies in
-the map packs. Removed levels stay removed. While a record is missing, gc
+		Description: `Puts records back that are missing or damaged below levels/. A copy of each
+lies in the map packs. Removed levels stay removed. While a record is missing, gc
 deletes nothing. What cannot be recovered, --abandon gives up for good, so
 that gc can go on. If a gc is running, recover ends with exit code 5, and
 the other way round. BACKUPDIR may also be given by -b; else it is the
@@ -44,7 +44,7 @@ func (p *program) recoverLine(flags ...string) string {
 
 // hintRecover adds to an error that recover may help.
 func (p *program) hintRecover(err error) error {
-	if isA[*store.LostError](err) && p.report.Repository != nil {
+	if (isA[*store.LostError](err) || isA[*store.BadRecordError](err)) && p.report.Repository != nil {
 		return withHint(err, p.recoverLine())
 	}
 	return err
@@ -82,7 +82,7 @@ func (p *program) recover(ctx context.Context, arg string, abandon bool) error {
 		}
 	}
 	if err == nil && len(recovered) == 0 {
-		p.talk.say("no level's record is missing")
+		p.talk.say("no level's record is missing or damaged")
 	}
 	var lost *store.UnrecoverableError
 	if errors.As(err, &lost) {
