@@ -35,7 +35,7 @@ build() {
 # cluster_tests are the names of the command line's tests that want a cluster.
 cluster_tests() {
 	# shellcheck disable=SC2046 # one word per file
-	sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $(grep -l 'clustertest\.' cmd/backy/*_test.go) | paste -sd '|'
+	sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $(grep -l 'clustertest\.\(Get\|New\)(' cmd/backy/*_test.go) | paste -sd '|'
 }
 
 # within_cluster runs them all, also when some fail.
@@ -44,7 +44,8 @@ within_cluster() {
 	ceph --version
 	tests rbd "$bin/rbd.test"
 	tests rbd/clustertest "$bin/clustertest.test"
-	tests cmd/backy "$bin/backy.test" -test.run "^($(cluster_tests))\$"
+	# What becomes of a crash at each call is tried at home: here at some of them.
+	tests cmd/backy "$bin/backy.test" -test.short -test.run "^($(cluster_tests))\$"
 	SECONDS=0
 	BACKY_BIN=$bin docker/demo.sh || failed+=(demo)
 	note "demo: $SECONDS s"

@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"backy/rbd/clustertest"
 )
@@ -27,6 +26,7 @@ type copies struct {
 // of its pool is backed up. A snapshot that came along with it can be backed up, once
 // all of it has come: until then it reads as something else, without an error.
 func TestMirrorCopies(t *testing.T) {
+	t.Parallel()
 	c := &copies{primary: clustertest.New(t, clustertest.Options{Size: "512M"})}
 	c.stateRow = &stateRow{
 		T: t, cluster: clustertest.New(t, clustertest.Options{Size: "512M"}), pool: "mirrored", repo: filepath.Join(t.TempDir(), "repo"),
@@ -43,7 +43,7 @@ func TestMirrorCopies(t *testing.T) {
 func (c *copies) follow(t *testing.T, mode string, args ...string) {
 	c.T = t
 	c.image, c.name = c.pool+"/"+mode, c.pool+"/"+mode
-	c.primary.Run(t, "rbd", append([]string{"create", c.image, "--size", fmt.Sprintf("%dB", stateSize), "--object-size", "8K"}, args...)...)
+	c.primary.Run(t, "rbd", append([]string{"create", c.image, "--size", fmt.Sprintf("%dB", stateSize), "--object-size", "4K"}, args...)...)
 	c.change()
 	c.primary.Run(t, "rbd", "snap", "create", "--no-progress", c.image+"@one")
 	if _, code, said := c.backyIn(c.primary, "backup", "rbd:"+c.image, "primary "+mode); code != 0 { // its snapshot comes along
@@ -103,7 +103,6 @@ func (c *copies) midway(snap string) {
 		var list []struct{ Name string }
 		return err == nil && json.Unmarshal(out, &list) == nil && strings.Contains(string(out), fmt.Sprintf("%q", snap))
 	})
-	time.Sleep(300 * time.Millisecond)
 	c.mirror.Pause(c)
 	if c.sum(c.cluster, snap) == c.sum(c.primary, snap) {
 		c.Fatalf("%s@%s is whole before the mirror could be paused", c.image, snap)

@@ -110,6 +110,7 @@ func TestSignalRemovesSnapshot(t *testing.T) {
 // A cluster that does not answer any more: an error after the timeout, a clean
 // end after a signal, and a quick one after the second.
 func TestStuckCluster(t *testing.T) {
+	t.Parallel()
 	cluster := clustertest.New(t, clustertest.Options{Size: "512M"})
 	cluster.Run(t, "rbd", "create", "--size", "64M", "rbd/image")
 	content := make([]byte, 32<<20)
