@@ -142,7 +142,7 @@ func (p *program) commonFlags() []cli.Flag {
 		},
 		&cli.GenericFlag{
 			Name: "ignore-qos", Category: ceph, EnvVars: []string{"BACKY_IGNORE_QOS"},
-			Usage: "exceed all limits of rbd_qos_*, with =false none", Value: &p.common.ceph.ignoreQoS,
+			Usage: "exceed all rbd_qos_* (=false: none)", Value: &p.common.ceph.ignoreQoS,
 		},
 		&cli.StringFlag{
 			Name: "crash-dir", Category: ceph, EnvVars: []string{"BACKY_CRASH_DIR"},
