@@ -16,12 +16,12 @@ func (p *program) recoverCommand() *cli.Command {
 		Name:      "recover",
 		Usage:     "put lost records of levels back",
 		ArgsUsage: "[BACKUPDIR]",
-		Description: `Puts records back that are missing or damaged below levels/. A copy of each
-lies in the map packs. Removed levels stay removed. While a record is missing,
-gc deletes nothing. What cannot be recovered, --abandon gives up for good, so
-that gc can go on. If a gc is running, recover ends with exit code 5, and
-the other way round. BACKUPDIR may also be given by -b; else it is the
-repository at or above the current folder.`,
+		Description: `Puts records back that are missing or damaged below levels/. A copy of
+each lies in the map packs. Removed levels stay removed. While a record is
+missing, gc deletes nothing. What cannot be recovered, --abandon gives up
+for good, so that gc can go on. If a gc is running, recover ends with exit
+code 5, and the other way round. BACKUPDIR may also be given by -b; else
+it is the repository at or above the current folder.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{
 				Name: "abandon", DisableDefaultText: true, Destination: &abandon,
