@@ -165,3 +165,30 @@ func TestGCOnFullDiskWithoutDeadPacks(t *testing.T) {
 	}
 	checkLevel(t, repo, second, data)
 }
+
+// A gc on a full disk that lacks a level's record sends its user to recover, which
+// takes the reserve as well.
+func TestRecoverOnFullDisk(t *testing.T) {
+	ctx := context.Background()
+	r, b := newRepository(t, chunk)
+	data := make([]byte, 100*chunk)
+	fill(rand.New(rand.NewPCG(93, 94)), data)
+	mustBackup(t, r, "image", &image{data: data})
+	if err := b.Delete(ctx, "levels/image/1.json"); err != nil {
+		t.Fatal(err)
+	}
+	full := &small{Mem: b}
+	repo, err := store.Open(ctx, full, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full.room = full.used(ctx) + 4096
+	if _, err := repo.GC(ctx, store.GCOptions{DryRun: true}); err == nil { // which asks this store for room
+		t.Error("gc took no notice of a lost record")
+	}
+	full.room = full.used(ctx)
+	recovered, err := repo.Recover(ctx)
+	if err != nil || len(recovered) != 1 {
+		t.Errorf("recovered %d levels: %v", len(recovered), err)
+	}
+}

@@ -98,8 +98,17 @@ func (r *Repository) asRecovery(ctx context.Context, work func(context.Context, 
 	if err := r.writable(ctx); err != nil {
 		return err
 	}
-	v := &recovery{gc: &gc{repo: r, o: GCOptions{Beat: defaultBeat, Progress: &GCProgress{}}}}
-	return v.gc.hold(ctx, func(ctx context.Context) (bool, error) { return false, work(ctx, v) })
+	once := func() error {
+		v := &recovery{gc: &gc{repo: r, o: GCOptions{Beat: defaultBeat, Progress: &GCProgress{}}}}
+		return v.gc.hold(ctx, func(ctx context.Context) (bool, error) { return false, work(ctx, v) })
+	}
+	err := once()
+	if IsFull(err) {
+		// What the reserve is for: a gc that gives back space needs the records first.
+		_ = r.backend.Delete(ctx, reserveKey)
+		err = once()
+	}
+	return err
 }
 
 // recovery is one run of Recover.

@@ -170,7 +170,14 @@ func TestThawsAlways(t *testing.T) {
 		s := newSteps(t)
 		s.Thaw += "; exit 4"
 		err := s.Around(t.Context(), image, s.take)
-		if !errors.Is(err, ErrThaw) || !strings.Contains(err.Error(), "exit status 4") || s.done(t) != allSteps {
+		if !errors.Is(err, ErrThaw) || !strings.Contains(err.Error(), "exit status 4") || s.done(t) != allSteps+strings.Repeat(", thaw web1", 4) {
+			t.Errorf("%v, done: %s", err, s.done(t))
+		}
+	})
+	t.Run("thaw fails once", func(t *testing.T) {
+		s := newSteps(t)
+		s.Thaw += "; mkdir " + s.file + ".tried && exit 4; true"
+		if err := s.Around(t.Context(), image, s.take); err != nil || s.done(t) != allSteps+", thaw web1" {
 			t.Errorf("%v, done: %s", err, s.done(t))
 		}
 	})

@@ -130,8 +130,8 @@ func hungUp(told bool) (early string) {
 	return "backy was killed"
 }
 
-// thaw runs the thawing command, again if a signal of somebody's ended it, all
-// within the limit.
+// thaw runs the thawing command, a few times if it fails or a signal of somebody's
+// ends it, all within the limit.
 func (s *sentry) thaw() error {
 	deadline := time.NewTimer(s.order.Limit)
 	defer deadline.Stop()
@@ -148,8 +148,16 @@ func (s *sentry) thaw() error {
 			if text == "" {
 				return nil
 			}
+			if try == tries {
+				return fmt.Errorf("%s, %d times", text, tries)
+			}
 			// A command such as ssh exits with a status of its own at a signal.
-			if try == tries || !status.Signaled() && !s.signaled() {
+			if status.Signaled() || s.signaled() {
+				continue
+			}
+			select {
+			case <-time.After(min(time.Second, s.order.Limit/(2*tries))):
+			case <-deadline.C:
 				return fmt.Errorf("%s", text)
 			}
 		case <-deadline.C:
