@@ -159,6 +159,9 @@ func (g *gc) collect(ctx context.Context) (committed bool, err error) {
 	if err := g.markAgain(ctx, waiting.Removed); err != nil {
 		return false, err
 	}
+	if err := g.refuseLostMeanwhile(ctx, waiting.Claims); err != nil {
+		return false, err
+	}
 	v, sentences, err := g.judge(ctx, stock, condemned, waiting.Removed)
 	if err != nil {
 		return false, err

@@ -60,32 +60,40 @@ type lostRecord struct {
 	record []byte
 }
 
-// lostRecords finds levels whose records are lost by the copies that lie in the
-// last map packs of their runs. over reports whether a run is known to have
-// ended, or to go on; it saves reading its pack. unreadable says why the copies
-// of runs cannot be read that nothing names.
-func (r *Repository) lostRecords(ctx context.Context, s *stock, over func(RunID) bool) (lost []lostRecord, unreadable map[RunID]error, err error) {
+// recordCopies is what the copies of records tell that lie in the last map packs of
+// their runs.
+type recordCopies struct {
+	lost       []lostRecord
+	standing   []LostLevel     // whose records are in their places
+	unreadable map[RunID]error // why the copies of runs cannot be read that nothing names
+}
+
+// lostRecords finds levels whose records are lost. over reports whether a run is
+// known to have ended, or to go on; it saves reading its pack.
+func (r *Repository) lostRecords(ctx context.Context, s *stock, over func(RunID) bool) (*recordCopies, error) {
 	given, err := r.abandonedRuns(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var ended map[RunID]bool
-	unreadable = map[RunID]error{}
+	all := &recordCopies{unreadable: map[RunID]error{}}
 	for _, run := range slices.Sorted(maps.Keys(s.last)) {
 		if over(run) || given[run] {
 			continue
 		}
 		records, why, err := r.levelRecords(ctx, PackID{run, s.last[run]})
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		var found []lostRecord
 		for _, record := range records {
-			l, err := r.ifLost(ctx, record)
-			if err != nil {
-				return nil, nil, err
-			}
-			if l != nil {
+			l, stands, err := r.ifLost(ctx, record)
+			switch {
+			case err != nil:
+				return nil, err
+			case stands:
+				all.standing = append(all.standing, *l)
+			case l != nil:
 				found = append(found, lostRecord{*l, PackID{run, s.last[run]}, record})
 			}
 		}
@@ -93,7 +101,7 @@ func (r *Repository) lostRecords(ctx context.Context, s *stock, over func(RunID)
 		if why != nil || slices.ContainsFunc(found, func(l lostRecord) bool { return l.Taken }) {
 			if ended == nil {
 				if ended, err = r.endedRuns(ctx, nil); err != nil {
-					return nil, nil, err
+					return nil, err
 				}
 			}
 			if ended[run] {
@@ -101,43 +109,45 @@ func (r *Repository) lostRecords(ctx context.Context, s *stock, over func(RunID)
 			}
 		}
 		if why != nil {
-			unreadable[run] = why
+			all.unreadable[run] = why
 		}
-		lost = append(lost, found...)
+		all.lost = append(all.lost, found...)
 	}
-	return lost, unreadable, nil
+	return all, nil
 }
 
 // ifLost returns what level a record is of if its run's claim does not stand at
 // its commit key, nor anything that says what became of the run. What other runs
-// have there came after the record was lost.
-func (r *Repository) ifLost(ctx context.Context, record []byte) (*LostLevel, error) {
+// have there came after the record was lost. stands: it is in its place.
+func (r *Repository) ifLost(ctx context.Context, record []byte) (lost *LostLevel, stands bool, err error) {
 	var l Level
 	if err := decodeObject(record, "level", &l); err != nil {
-		return nil, nil // a frame with its CRC and a bad record was written so: not by backy
+		return nil, false, nil // a frame with its CRC and a bad record was written so: not by backy
 	}
 	// A run that commits drops its claim afterwards: so it is looked for first.
 	claimed, err := r.claimed(ctx, claimKey(l.Name, l.Number), l.Run)
 	if claimed || err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	decided, err := r.decided(ctx, l.Name, l.Number)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if decided {
-		others, err := r.takenByAnother(ctx, &l)
-		if !others || err != nil {
-			return nil, err
+		var others bool
+		others, stands, err = r.takenByAnother(ctx, &l)
+		if err != nil || !others && !stands {
+			return nil, false, err
 		}
 	}
-	return &LostLevel{Name: l.Name, Number: l.Number, Run: l.Run, Taken: decided}, nil
+	return &LostLevel{Name: l.Name, Number: l.Number, Run: l.Run, Taken: decided && !stands}, stands, nil
 }
 
 // takenByAnother reports whether all that stands at a level's number is another
-// run's. What cannot be read, or names no run, may be its own.
-func (r *Repository) takenByAnother(ctx context.Context, l *Level) (bool, error) {
-	others := func(run RunID, err error) (bool, error) {
+// run's, or whether the level stands there. What cannot be read, or names no run,
+// may be its own.
+func (r *Repository) takenByAnother(ctx context.Context, l *Level) (others, stands bool, err error) {
+	isOther := func(run RunID, err error) (bool, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return true, nil
@@ -147,15 +157,16 @@ func (r *Repository) takenByAnother(ctx context.Context, l *Level) (bool, error)
 		return run != 0 && run != l.Run, err
 	}
 	var m removal
-	err := r.getObject(ctx, removedKey(l.Name, l.Number), "removed", &m)
-	if ok, err := others(m.Run, err); !ok || err != nil {
-		return false, err
+	err = r.getObject(ctx, removedKey(l.Name, l.Number), "removed", &m)
+	if ok, err := isOther(m.Run, err); !ok || err != nil {
+		return false, false, err
 	}
 	c, err := r.readCommit(ctx, l.Name, l.Number)
 	if err != nil {
-		return others(0, err)
+		others, err = isOther(0, err)
+		return others, false, err
 	}
-	return others(c.run(), nil)
+	return c.run() != 0 && c.run() != l.Run, c.level != nil && c.level.Run == l.Run, nil
 }
 
 // levelRecords returns the level records in a map pack, from whichever copy
@@ -344,7 +355,7 @@ func (r *Repository) LostLevels(ctx context.Context, known map[Name]*History) (*
 	for _, c := range busy {
 		working[c.Run] = true
 	}
-	records, unreadable, err := r.lostRecords(ctx, s, func(run RunID) bool { return working[run] || ended[run] })
+	found, err := r.lostRecords(ctx, s, func(run RunID) bool { return working[run] || ended[run] })
 	if err != nil {
 		return nil, err
 	}
@@ -352,7 +363,7 @@ func (r *Repository) LostLevels(ctx context.Context, known map[Name]*History) (*
 	if err != nil {
 		return nil, err
 	}
-	return lostError(records, missing, unreadable), nil
+	return lostError(found.lost, missing, found.unreadable), nil
 }
 
 // lostError joins what is lost; nil: nothing is.
@@ -398,22 +409,6 @@ func (r *Repository) refuseLost(ctx context.Context) error {
 		err = fmt.Errorf("nothing is collected: %w", lost)
 	}
 	return err
-}
-
-// refuseLost does so for a gc that has marked: only runs are looked at of which
-// nothing was reached, and that do not go on.
-func (g *gc) refuseLost(ctx context.Context, s *stock, working map[RunID]bool) error {
-	records, unreadable, err := g.repo.lostRecords(ctx, s, func(run RunID) bool {
-		g.o.Progress.moved.Add(1)
-		return working[run] || g.marker.runs[run] || g.marker.nodes.count(PackID{run, s.last[run]}) > 0
-	})
-	if err != nil {
-		return err
-	}
-	if lost := lostError(records, nil, unreadable); lost != nil {
-		return fmt.Errorf("nothing is collected: %w", lost)
-	}
-	return nil
 }
 
 // An abandoned run is one whose map packs are nobody's: of a run that has lost

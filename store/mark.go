@@ -95,7 +95,14 @@ func (m *marker) mark(ctx context.Context, levels []string, excluded map[string]
 		}
 		c, err := m.repo.readCommit(ctx, name, n)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed, and its record deleted by another gc
+			removed, err := m.repo.stands(ctx, removedKey(name, n))
+			if err != nil {
+				return err
+			}
+			if !removed {
+				return refuse(&LostError{Levels: []LostLevel{{Name: name, Number: n}}})
+			}
+			continue // its record was deleted by another gc
 		}
 		if err != nil {
 			return fmt.Errorf("nothing is collected, since a level's record cannot be read: %w", err)

@@ -242,12 +242,12 @@ func (v *recovery) lost(ctx context.Context) ([]lostRecord, error) {
 	if err != nil {
 		return nil, err
 	}
-	lost, _, err := r.lostRecords(ctx, s, func(run RunID) bool { return ended[run] })
-	if err == nil {
-		var unfinished []lostRecord
-		unfinished, err = v.unfinished(ctx)
-		lost = append(lost, unfinished...)
+	found, err := r.lostRecords(ctx, s, func(run RunID) bool { return ended[run] })
+	if err != nil {
+		return nil, err
 	}
+	unfinished, err := v.unfinished(ctx)
+	lost := slices.Concat(found.lost, unfinished)
 	slices.SortFunc(lost, func(a, b lostRecord) int { return compareLost(a.LostLevel, b.LostLevel) })
 	return lost, err
 }

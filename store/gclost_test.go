@@ -1,0 +1,60 @@
+package store
+
+import (
+	"context"
+	"testing"
+)
+
+// A record may be lost at any moment of a gc, also that of a level which has come
+// since it marked for the first time, and the number may be taken by another run
+// at once. Then the gc collects nothing.
+func TestRecordsLostWhileGCMarks(t *testing.T) {
+	ctx := context.Background()
+	for _, when := range []string{"before it lists again", "before it reads again", "and taken by another"} {
+		t.Run(when, func(t *testing.T) {
+			x := newHalting(t)
+			h, _, r := x.host(1)
+			x.write(h, r, "a", 1, 2)
+			if when == "and taken by another" {
+				x.write(h, r, "b", 3)
+			}
+			if err := r.Remove(ctx, "a", []LevelNumber{1}); err != nil {
+				t.Fatal(err)
+			}
+			_, b, collector := x.host(2)
+			came, wake := b.stop(first("put " + workPrefix + "condemned."))
+			done := x.gc(collector)
+			<-came
+			// It gets its bytes from the pack that is about to be condemned.
+			switch when {
+			case "before it lists again":
+				x.write(h, r, "b", 1, 2)
+				x.lose(levelPrefix("b"))
+			case "before it reads again":
+				x.write(h, r, "b", 1, 2)
+				reads, goOn := b.stop(first("get " + levelKey("b", 1)))
+				wake()
+				<-reads
+				x.lose(levelPrefix("b"))
+				wake = goOn
+			default:
+				x.lose(levelPrefix("b"))
+				x.write(h, r, "b", 1, 2)
+			}
+			wake()
+			if err := <-done; lostOf(err) == nil {
+				t.Errorf("gc: %v", err)
+			}
+			if _, err := r.Recover(ctx); err != nil {
+				t.Error(err)
+			}
+			for range 2 {
+				if err := <-x.gc(r); err != nil {
+					t.Errorf("gc afterwards: %v", err)
+				}
+			}
+			x.whole("b")
+			x.w.checkStock(ctx, r)
+		})
+	}
+}
