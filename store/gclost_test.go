@@ -58,3 +58,30 @@ func TestRecordsLostWhileGCMarks(t *testing.T) {
 		})
 	}
 }
+
+// What is put back has both copies of its map afterwards, if only one was left.
+func TestRecoverCompletesTwins(t *testing.T) {
+	ctx := context.Background()
+	for i, folder := range foldersOf(KindMap) {
+		for _, damaged := range []bool{false, true} {
+			x := newHalting(t)
+			h, _, r := x.host(1)
+			l := x.write(h, r, "a", 1, 2, 3)
+			key := levelKey("a", 1)
+			if damaged {
+				overwrite(t, x.disk, key, nil)
+				if err := x.disk.Put(ctx, key, []byte("{")); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				x.lose(key)
+			}
+			x.lose(folder + l.Run.String())
+			if recovered, err := r.Recover(ctx); err != nil || len(recovered) != 1 {
+				t.Fatalf("recovered %v: %v", recovered, err)
+			}
+			x.lose(foldersOf(KindMap)[1-i])
+			x.whole("a")
+		}
+	}
+}

@@ -306,6 +306,9 @@ func (v *recovery) putBack(ctx context.Context, lost *lostRecord) (*Recovered, e
 			return nil, err
 		}
 	}
+	if err := v.completeMaps(ctx, l.Run); err != nil {
+		return nil, err
+	}
 	if err := v.gc.checkClaim(ctx); err != nil {
 		return nil, err
 	}
@@ -320,4 +323,32 @@ func (v *recovery) putBack(ctx context.Context, lost *lostRecord) (*Recovered, e
 		return nil, err
 	}
 	return &Recovered{Name: l.Name, Number: l.Number, Run: l.Run, Damaged: int64(len(missing)), Time: l.Time}, nil
+}
+
+// completeMaps puts those copies of a run's map packs that are not there, with all
+// that can be read of the others. Where there is no room it does without.
+func (v *recovery) completeMaps(ctx context.Context, run RunID) error {
+	r := v.gc.repo
+	s, err := r.stockOf(ctx, []string{mapsPrefix + run.String() + "/", twinsPrefix + run.String() + "/"})
+	if err != nil {
+		return err
+	}
+	packs := map[PackID]bool{}
+	for _, p := range s.maps {
+		packs[PackID{p.run, p.seq}] = true
+	}
+	for _, id := range sortedPacks(packs) {
+		for _, folder := range foldersOf(KindMap) {
+			there, err := r.listGenerations(ctx, folder, id)
+			if err == nil && len(there) == 0 {
+				if err = v.gc.checkClaim(ctx); err == nil {
+					_, _, err = r.mendPack(ctx, KindMap, folder, id, nil, v.gc.checkClaim)
+				}
+			}
+			if err != nil && !IsFull(err) {
+				return fmt.Errorf("put the other copy of map pack %s: %w", id, err)
+			}
+		}
+	}
+	return nil
 }
