@@ -85,3 +85,32 @@ func TestRecoverCompletesTwins(t *testing.T) {
 		}
 	}
 }
+
+// A level whose record was lost stays lost when the one that took its number is
+// removed and its record goes bad.
+func TestLostUnderADamagedRecord(t *testing.T) {
+	ctx := context.Background()
+	x := newHalting(t)
+	h, _, r := x.host(1)
+	x.write(h, r, "a", 1, 2, 3)
+	key := levelKey("a", 1)
+	x.lose(key)
+	x.write(h, r, "a", 4)
+	if err := r.Remove(ctx, "a", []LevelNumber{1}); err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, x.disk, key, make([]byte, 100))
+	if err := <-x.gc(r); lostOf(err) == nil {
+		t.Errorf("gc: %v", err)
+	}
+	if recovered, err := r.Recover(ctx); err != nil || len(recovered) != 1 {
+		t.Errorf("recovered %v: %v", recovered, err)
+	}
+	for range 2 {
+		if err := <-x.gc(r); err != nil {
+			t.Errorf("gc afterwards: %v", err)
+		}
+	}
+	x.whole("a")
+	x.w.checkStock(ctx, r)
+}

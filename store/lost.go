@@ -162,6 +162,9 @@ func (r *Repository) takenByAnother(ctx context.Context, l *Level) (others, stan
 		return false, false, err
 	}
 	c, err := r.readCommit(ctx, l.Name, l.Number)
+	if errors.Is(err, errBadObject) && m.Run != 0 {
+		return true, false, nil // whatever it was, it is the level that was removed
+	}
 	if err != nil {
 		others, err = isOther(0, err)
 		return others, false, err
