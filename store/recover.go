@@ -166,12 +166,12 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 			recovered = append(recovered, *l)
 		}
 	}
-	if err := r.dropRecoverClaims(ctx, v.gc.checkClaim); err != nil {
-		return slices.Concat(v.finished, recovered), err
-	}
 	left, err := v.left(ctx)
 	if err == nil && left != nil {
 		err = v.fillGaps(ctx, left, recovered, before)
+	}
+	if err == nil {
+		err = r.dropRecoverClaims(ctx, v.gc.checkClaim)
 	}
 	recovered = slices.Concat(v.finished, recovered)
 	if err == nil {
