@@ -322,24 +322,32 @@ func TestMinAge(t *testing.T) {
 	if results[0].Level != 1 || results[0].Time.IsZero() || results[0].Seconds != 0 {
 		t.Errorf("of a young one the level is told: %+v", results[0])
 	}
-	src := future{p.Source(images[2])}
-	if _, err := engine.Backup(t.Context(), r, "c", src, engine.BackupOptions{}); err != nil {
-		t.Fatal(err)
+	// The newest by number is of days ahead, or of before the one below it.
+	for n, off := range map[int]time.Duration{0: -time.Hour / 2, 2: daysAhead} {
+		src := shifted{p.Source(images[n]), off}
+		if _, err := engine.Backup(t.Context(), r, images[n].Name, src, engine.BackupOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	results, err = batch.Run(t.Context(), r, p, images, batch.Options{MinAge: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect(t, results, map[string]batch.Word{"a": batch.Young, "b": batch.Done, "c": batch.Done})
+	expect(t, results, map[string]batch.Word{"a": batch.Done, "b": batch.Done, "c": batch.Done})
 }
 
-// future is a source whose clock is days ahead.
-type future struct{ engine.Source }
+const daysAhead = 72 * time.Hour
 
-func (f future) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
+// shifted is a source whose clock is off.
+type shifted struct {
+	engine.Source
+	by time.Duration
+}
+
+func (f shifted) Begin(ctx context.Context, run engine.Run) (*engine.State, error) {
 	s, err := f.Source.Begin(ctx, run)
 	if err == nil {
-		s.Origin.Time = time.Now().Add(72 * time.Hour)
+		s.Origin.Time = time.Now().Add(f.by)
 	}
 	return s, err
 }
@@ -471,7 +479,7 @@ func TestMinAgeByMetadata(t *testing.T) {
 		value := map[string]string{"far": "10y", "soon": "1ms", "unclear": "12", "ahead": "10y"}[images[i].Label]
 		images[i].Rules = engine.ParseRules(map[string]string{"backy.min-age": value})
 		if images[i].Label == "ahead" {
-			if _, err := engine.Backup(t.Context(), r, "ahead", future{p.Source(images[i])}, engine.BackupOptions{}); err != nil {
+			if _, err := engine.Backup(t.Context(), r, "ahead", shifted{p.Source(images[i]), daysAhead}, engine.BackupOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}

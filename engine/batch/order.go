@@ -22,11 +22,19 @@ func (k *known) newest() (store.Level, bool) {
 	return k.levels[len(k.levels)-1], true
 }
 
-// young reports whether a level is younger than an age. One from the future says
-// nothing about its age, or a clock that was wrong once would keep its image from
-// ever being backed up again.
-func young(l store.Level, age time.Duration, now time.Time) bool {
-	return now.Sub(l.Time) < age && !engine.Future(l.Time, now)
+// young reports whether the newest level is younger than an age. One from the
+// future says nothing about its age, or a clock that was wrong once would keep its
+// image from ever being backed up again. Where one of a lower number is later, as
+// after the recovery of a level whose number was taken, the newest by number may
+// be an old state.
+func (k *known) young(age time.Duration, now time.Time) bool {
+	l, ok := k.newest()
+	if !ok || now.Sub(l.Time) >= age || engine.Future(l.Time, now) {
+		return false
+	}
+	return !slices.ContainsFunc(k.levels, func(o store.Level) bool {
+		return engine.Future(o.Time, l.Time) && !engine.Future(o.Time, now)
+	})
 }
 
 // lookBack is how many of the last levels tell how much the next will be.

@@ -151,7 +151,7 @@ func (r *run) passOver(t *task, now known) bool {
 		return false
 	case l.Number > t.before:
 		t.result.found(Elsewhere, l)
-	case young(l, t.image.Rules.MinAgeOf(r.o.MinAge), time.Now()):
+	case now.young(t.image.Rules.MinAgeOf(r.o.MinAge), time.Now()):
 		t.result.found(Young, l)
 	default:
 		return false
