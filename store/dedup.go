@@ -46,8 +46,8 @@ func openIndex(cache string, id RepositoryID) *index {
 	if cache != "" {
 		folder := filepath.Join(cache, id.String())
 		defer pending.Begin("open", folder, "chunks.v1").End()
-		if os.MkdirAll(folder, 0o700) == nil {
-			f, err := os.OpenFile(filepath.Join(folder, "chunks.v1"), os.O_RDWR|os.O_CREATE, 0o600)
+		if cacheFolder(folder) == nil {
+			f, err := openCache(filepath.Join(folder, "chunks.v1"), os.O_RDWR|os.O_CREATE)
 			if err == nil {
 				return &index{file: f}
 			}

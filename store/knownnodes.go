@@ -48,7 +48,7 @@ func (r *Repository) openKnown(s *stock) *knownNodes {
 	if r.cache != "" {
 		folder := filepath.Join(r.cache, r.ID.String(), "nodes")
 		defer pending.Begin("make", "", folder).End()
-		if os.MkdirAll(folder, 0o700) == nil {
+		if cacheFolder(folder) == nil {
 			k.folder = folder
 		}
 	}
@@ -179,7 +179,7 @@ func (k *knownNodes) pack(id PackID) map[uint32][]byte {
 		k.order = k.order[1:]
 	}
 	reading := pending.Begin("read", "", k.path(id))
-	p, err := os.ReadFile(k.path(id))
+	p, err := readCache(k.path(id))
 	reading.End()
 	if err != nil {
 		p = nil

@@ -203,10 +203,16 @@ func (d *Dir) alive(ctx context.Context, op, key string) error {
 }
 
 // object is fail for what should be an object's file: a folder in its place,
-// or a file in the place of a folder above it, means that there is none.
+// or a file in the place of a folder above it, means that there is none, but
+// not where the repository has folders.
 func (d *Dir) object(op, key string, err error) error {
 	if errors.Is(err, syscall.EISDIR) && objectsOnly(key) {
 		return d.fail(op, key, fmt.Errorf("%w: it is a folder", store.ErrIrregular))
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if err := d.noFolder(op, key); err != nil {
+			return err
+		}
 	}
 	if errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR) {
 		err = fs.ErrNotExist

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,4 +120,60 @@ func TestLeased(t *testing.T) {
 		t.Errorf("%q, %v", p, err)
 	}
 	<-ended
+}
+
+// What stands in the place of one of the repository's folders is no empty folder:
+// neither a listing nor a look at an object says that nothing is there.
+func TestIrregularFolder(t *testing.T) {
+	const run = "0123456789abcdef"
+	makers := map[string]func(path string) error{
+		"file": func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"pipe": irregular["pipe"], "link": irregular["link"], "lost link": irregular["lost link"],
+	}
+	for folder, key := range map[string]string{
+		"data": "data/" + run + "/0", "maps/" + run: "maps/" + run + "/0", "maps2": "maps2/" + run + "/0", "data/" + run: "data/" + run + "/0.1",
+		"levels": "levels/n/1.json", "levels/n": "levels/n/1.removed", "levels/a%2Fb.c-d_e": "levels/a%2Fb.c-d_e/1.json",
+		"work": "work/claim.n.1", "damaged": "damaged/x", "marks": "marks/protected.n.1",
+	} {
+		for name, make := range makers {
+			t.Run(folder+" "+name, func(t *testing.T) {
+				d := newDir(t)
+				put(t, d, key)
+				if err := os.RemoveAll(d.path(folder)); err != nil {
+					t.Fatal(err)
+				}
+				if err := make(d.path(folder)); err != nil {
+					t.Fatal(err)
+				}
+				_, readErr := d.Get(t.Context(), key, []byte{0}, 0)
+				_, bulkErr := d.OpenBulk(t.Context(), key)
+				found := map[string]error{"Get": readErr, "OpenBulk": bulkErr, "Sync": d.Sync(t.Context(), key), "Put": d.Put(t.Context(), key, nil), "Delete": d.Delete(t.Context(), key)}
+				for _, prefix := range []string{folder, folder + "/", path.Dir(key) + "/", key, ""} {
+					_, found["List "+prefix] = listed(t, d, prefix)
+				}
+				for call, err := range found {
+					if err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), d.path(folder)) {
+						t.Errorf("%s: %v", call, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// What lies beside the folders and is not called like one is nobody's.
+func TestBesideFolders(t *testing.T) {
+	d := newDir(t)
+	put(t, d, "levels/n/1.json")
+	put(t, d, "data/0123456789abcdef/0")
+	for _, name := range []string{"levels/.DS_Store", "levels/a b", "data/README", "README"} {
+		if err := os.WriteFile(d.path(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for prefix, want := range map[string]string{"levels/": "levels/n/1.json", "data/": "data/0123456789abcdef/0"} {
+		if keys, err := listed(t, d, prefix); err != nil || !slices.Contains(keys, want) {
+			t.Errorf("List(%q): %q, %v", prefix, keys, err)
+		}
+	}
 }

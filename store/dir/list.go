@@ -87,6 +87,8 @@ func (d *Dir) visit(ctx context.Context, name, prefix string, fn func(name strin
 		return d.fail("list", name, errLost) // it may stand for a folder of objects
 	case i.folder && !objectsOnly(name):
 		return d.walk(ctx, name, prefix, fn)
+	case !i.folder && foldersOnly(name):
+		return d.fail("list", name, errNoFolder)
 	}
 	return fn(name, i)
 }

@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -31,16 +32,18 @@ func (d *Dir) Put(ctx context.Context, key string, parts ...[]byte) error {
 		return d.fail("put", key, syscall.EISDIR)
 	case err == nil:
 		return d.fail("put", key, fs.ErrExist)
+	case errors.Is(err, syscall.ENOTDIR):
+		return cmp.Or(d.noFolder("put", key), d.fail("put", key, err))
 	case !errors.Is(err, fs.ErrNotExist):
 		return d.fail("put", key, err)
 	}
 	var err error
 	for range maxTries {
 		if err = d.put(ctx, key, parts); !errors.Is(err, errSwept) {
-			break
+			return err
 		}
 	}
-	return err
+	return cmp.Or(d.noFolder("put", key), err)
 }
 
 func (d *Dir) put(ctx context.Context, name string, parts [][]byte) error {
