@@ -114,3 +114,30 @@ func TestLostUnderADamagedRecord(t *testing.T) {
 	x.whole("a")
 	x.w.checkStock(ctx, r)
 }
+
+// Of a record of which nothing can be read, two copies may be the good one, since
+// the number was taken again. Both levels come back.
+func TestDamagedRecordOfANumberTakenTwice(t *testing.T) {
+	ctx := context.Background()
+	for _, whole := range []bool{true, false} {
+		x := newHalting(t)
+		h, _, r := x.host(1)
+		x.write(h, r, "a", 1, 2, 3)
+		key := levelKey("a", 1)
+		x.lose(key)
+		l := x.write(h, r, "a", 4)
+		overwrite(t, x.disk, key, make([]byte, 100))
+		want := 2
+		if !whole {
+			want = 1
+			for _, folder := range foldersOf(KindMap) {
+				x.lose(packPrefix(folder, l.Root.Pack))
+			}
+		}
+		recovered, err := r.Recover(ctx)
+		if len(recovered) != want || whole && err != nil {
+			t.Errorf("recovered %v: %v", recovered, err)
+		}
+		x.whole("a")
+	}
+}

@@ -124,47 +124,15 @@ type recovery struct {
 
 func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 	r := v.gc.repo
-	lost, err := v.lost(ctx)
-	if err != nil {
-		return v.finished, err
-	}
 	before := map[Name]LevelNumber{}
-	for i := range lost {
-		if before[lost[i].Name], err = r.lastNumber(ctx, lost[i].Name); err != nil {
-			return v.finished, err
-		}
+	recovered, more, err := v.pass(ctx, before)
+	if err == nil && more {
+		var others []Recovered
+		others, _, err = v.pass(ctx, before)
+		recovered = append(recovered, others...)
 	}
-	if err := v.claimAll(ctx, lost); err != nil {
-		return v.finished, err
-	}
-	if err := v.rescue(ctx, lost); err != nil {
-		return v.finished, err
-	}
-	allow := func(context.Context, []sentence) error { return nil }
-	if err := v.gc.settleOthers(ctx, allow); err != nil {
-		return v.finished, err
-	}
-	for i := range lost {
-		l, err := v.putBack(ctx, &lost[i])
-		if err != nil {
-			return slices.Concat(v.finished, recovered), fmt.Errorf("recover %s: %w", lost[i].LostLevel, err)
-		}
-		if l != nil {
-			recovered = append(recovered, *l)
-		}
-	}
-	damaged, err := v.damagedRecords(ctx)
 	if err != nil {
 		return slices.Concat(v.finished, recovered), err
-	}
-	for i := range damaged {
-		l, err := v.restore(ctx, &damaged[i])
-		if err != nil {
-			return slices.Concat(v.finished, recovered), err
-		}
-		if l != nil {
-			recovered = append(recovered, *l)
-		}
 	}
 	left, err := v.left(ctx)
 	if err == nil && left != nil {
@@ -181,6 +149,59 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 		err = &UnrecoverableError{left}
 	}
 	return recovered, err
+}
+
+// pass puts back what is lost, and then what is damaged; more tells that others
+// are lost now, whose number a damaged record had. before gets the last numbers of
+// names as they were.
+func (v *recovery) pass(ctx context.Context, before map[Name]LevelNumber) (recovered []Recovered, more bool, err error) {
+	r := v.gc.repo
+	lost, err := v.lost(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	for i := range lost {
+		if _, ok := before[lost[i].Name]; ok {
+			continue
+		}
+		if before[lost[i].Name], err = r.lastNumber(ctx, lost[i].Name); err != nil {
+			return nil, false, err
+		}
+	}
+	if err := v.claimAll(ctx, lost); err != nil {
+		return nil, false, err
+	}
+	if err := v.rescue(ctx, lost); err != nil {
+		return nil, false, err
+	}
+	allow := func(context.Context, []sentence) error { return nil }
+	if err := v.gc.settleOthers(ctx, allow); err != nil {
+		return nil, false, err
+	}
+	for i := range lost {
+		l, err := v.putBack(ctx, &lost[i])
+		if err != nil {
+			return recovered, false, fmt.Errorf("recover %s: %w", lost[i].LostLevel, err)
+		}
+		if l != nil {
+			recovered = append(recovered, *l)
+		}
+	}
+	damaged, err := v.damagedRecords(ctx)
+	if err != nil {
+		return recovered, false, err
+	}
+	for i := range damaged {
+		l, others, err := v.restore(ctx, &damaged[i])
+		if err != nil {
+			return recovered, false, err
+		}
+		if l != nil {
+			recovered = append(recovered, *l)
+			more = more || others
+		}
+	}
+	return recovered, more, nil
 }
 
 // outdated finds levels that came back above others that are newer. Numbers do not

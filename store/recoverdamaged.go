@@ -115,34 +115,39 @@ func mayBe(bad, record []byte) bool {
 	return 8*different <= same || !bytes.HasPrefix(bad, []byte(`{"type":`))
 }
 
-// restore puts the good copy of a damaged record in its place: if there is just one,
-// and its map can be read. Between the two the number is claimed.
-func (v *recovery) restore(ctx context.Context, d *damagedRecord) (*Recovered, error) {
+// restore puts the good copy of a damaged record in its place. Where the bytes do not
+// tell which it is, that of the last run: a number is taken again only when its
+// record was lost. The others are lost records then. more tells that there are any.
+func (v *recovery) restore(ctx context.Context, d *damagedRecord) (restored *Recovered, more bool, err error) {
 	r := v.gc.repo
-	if len(d.copies) != 1 {
-		return nil, nil
+	for i := len(d.copies) - 1; i >= 0; i-- {
+		lost := &d.copies[i]
+		if whole, err := v.hasMap(ctx, lost); err != nil {
+			return nil, false, err
+		} else if !whole {
+			continue // no gc and no backup could go on with it
+		}
+		// Between the two the number is claimed.
+		if err := v.claim(ctx, lost); err != nil {
+			return nil, false, err
+		}
+		if err := r.deleteAll(ctx, []string{d.key}, v.gc.checkClaim); err != nil {
+			return nil, false, fmt.Errorf("replace the damaged record %s: %w", d.key, err)
+		}
+		restored, err = v.putBack(ctx, lost)
+		return restored, len(d.copies) > 1, err
 	}
-	lost := &d.copies[0]
+	return nil, false, nil
+}
+
+// hasMap reports whether all of a level's map can be read.
+func (v *recovery) hasMap(ctx context.Context, lost *lostRecord) (bool, error) {
 	var l Level
 	if err := decodeObject(lost.record, "level", &l); err != nil {
-		return nil, err
+		return false, err
 	}
 	missing, err := v.gc.needs().missing(ctx, &l)
-	if err != nil {
-		return nil, err
-	}
-	for _, bad := range missing {
-		if bad.Kind == KindMap {
-			return nil, nil // no gc and no backup could go on with it
-		}
-	}
-	if err := v.claim(ctx, lost); err != nil {
-		return nil, err
-	}
-	if err := r.deleteAll(ctx, []string{d.key}, v.gc.checkClaim); err != nil {
-		return nil, fmt.Errorf("replace the damaged record %s: %w", d.key, err)
-	}
-	return v.putBack(ctx, lost)
+	return !slices.ContainsFunc(missing, func(e *ChunkError) bool { return e.Kind == KindMap }), err
 }
 
 // giveUpRecord takes a level whose record is damaged away from every reader.
