@@ -1,8 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // A record may be lost at any moment of a gc, also that of a level which has come
@@ -119,25 +122,54 @@ func TestLostUnderADamagedRecord(t *testing.T) {
 // the number was taken again. Both levels come back.
 func TestDamagedRecordOfANumberTakenTwice(t *testing.T) {
 	ctx := context.Background()
-	for _, whole := range []bool{true, false} {
+	for _, how := range []string{"both whole", "the last without its map", "it is seen whose it is"} {
 		x := newHalting(t)
 		h, _, r := x.host(1)
 		x.write(h, r, "a", 1, 2, 3)
 		key := levelKey("a", 1)
 		x.lose(key)
 		l := x.write(h, r, "a", 4)
-		overwrite(t, x.disk, key, make([]byte, 100))
+		p, err := readAll(ctx, x.disk, key, maxJSON)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p = bytes.Clone(p[:len(p)-9]); how != "it is seen whose it is" {
+			clear(p)
+		}
+		overwrite(t, x.disk, key, p)
 		want := 2
-		if !whole {
+		if how == "the last without its map" {
 			want = 1
 			for _, folder := range foldersOf(KindMap) {
 				x.lose(packPrefix(folder, l.Root.Pack))
 			}
 		}
 		recovered, err := r.Recover(ctx)
-		if len(recovered) != want || whole && err != nil {
-			t.Errorf("recovered %v: %v", recovered, err)
+		if len(recovered) != want || err != nil {
+			t.Errorf("%s: recovered %v: %v", how, recovered, err)
 		}
 		x.whole("a")
 	}
+}
+
+// A dead run that had taken a lost level's number is finished, and the lost one comes
+// back as well.
+func TestRecoverBesideAFinishedLevel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		x := newHalting(t)
+		h, _, r := x.host(1)
+		x.write(h, r, "a", 1, 2, 3)
+		x.lose(levelKey("a", 1))
+		dead, b, other := x.host(2)
+		came, wake := b.stop(first("put " + levelKey("a", 1)))
+		defer wake()
+		go func() { x.write(dead, other, "a", 4) }()
+		<-came
+		time.Sleep(time.Hour)
+		if recovered, err := r.Recover(ctx); err != nil || len(recovered) != 2 {
+			t.Errorf("recovered %v: %v", recovered, err)
+		}
+		x.whole("a")
+	})
 }

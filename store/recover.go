@@ -125,8 +125,8 @@ type recovery struct {
 func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 	r := v.gc.repo
 	before := map[Name]LevelNumber{}
-	recovered, more, err := v.pass(ctx, before)
-	if err == nil && more {
+	recovered, restored, err := v.pass(ctx, before)
+	if err == nil && restored {
 		var others []Recovered
 		others, _, err = v.pass(ctx, before)
 		recovered = append(recovered, others...)
@@ -151,10 +151,10 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 	return recovered, err
 }
 
-// pass puts back what is lost, and then what is damaged; more tells that others
-// are lost now, whose number a damaged record had. before gets the last numbers of
-// names as they were.
-func (v *recovery) pass(ctx context.Context, before map[Name]LevelNumber) (recovered []Recovered, more bool, err error) {
+// pass puts back what is lost, and then what is damaged; restored tells that there was
+// such a record: now it is seen whether another level is lost whose number it has.
+// before gets the last numbers of names as they were.
+func (v *recovery) pass(ctx context.Context, before map[Name]LevelNumber) (recovered []Recovered, restored bool, err error) {
 	r := v.gc.repo
 	lost, err := v.lost(ctx)
 	if err != nil {
@@ -192,16 +192,15 @@ func (v *recovery) pass(ctx context.Context, before map[Name]LevelNumber) (recov
 		return recovered, false, err
 	}
 	for i := range damaged {
-		l, others, err := v.restore(ctx, &damaged[i])
+		l, err := v.restore(ctx, &damaged[i])
 		if err != nil {
 			return recovered, false, err
 		}
 		if l != nil {
-			recovered = append(recovered, *l)
-			more = more || others
+			recovered, restored = append(recovered, *l), true
 		}
 	}
-	return recovered, more, nil
+	return recovered, restored, nil
 }
 
 // outdated finds levels that came back above others that are newer. Numbers do not
@@ -255,6 +254,11 @@ func (v *recovery) fillGaps(ctx context.Context, left *LostError, recovered []Re
 // numbers.
 func (v *recovery) lost(ctx context.Context) ([]lostRecord, error) {
 	r := v.gc.repo
+	// A level that is finished may take a lost one's number.
+	unfinished, err := v.unfinished(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s, err := r.mapStock(ctx)
 	if err != nil {
 		return nil, err
@@ -267,7 +271,6 @@ func (v *recovery) lost(ctx context.Context) ([]lostRecord, error) {
 	if err != nil {
 		return nil, err
 	}
-	unfinished, err := v.unfinished(ctx)
 	lost := slices.Concat(found.lost, unfinished)
 	slices.SortFunc(lost, func(a, b lostRecord) int { return compareLost(a.LostLevel, b.LostLevel) })
 	return lost, err

@@ -117,27 +117,26 @@ func mayBe(bad, record []byte) bool {
 
 // restore puts the good copy of a damaged record in its place. Where the bytes do not
 // tell which it is, that of the last run: a number is taken again only when its
-// record was lost. The others are lost records then. more tells that there are any.
-func (v *recovery) restore(ctx context.Context, d *damagedRecord) (restored *Recovered, more bool, err error) {
+// record was lost. The others are lost records then.
+func (v *recovery) restore(ctx context.Context, d *damagedRecord) (*Recovered, error) {
 	r := v.gc.repo
 	for i := len(d.copies) - 1; i >= 0; i-- {
 		lost := &d.copies[i]
 		if whole, err := v.hasMap(ctx, lost); err != nil {
-			return nil, false, err
+			return nil, err
 		} else if !whole {
 			continue // no gc and no backup could go on with it
 		}
 		// Between the two the number is claimed.
 		if err := v.claim(ctx, lost); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		if err := r.deleteAll(ctx, []string{d.key}, v.gc.checkClaim); err != nil {
-			return nil, false, fmt.Errorf("replace the damaged record %s: %w", d.key, err)
+			return nil, fmt.Errorf("replace the damaged record %s: %w", d.key, err)
 		}
-		restored, err = v.putBack(ctx, lost)
-		return restored, len(d.copies) > 1, err
+		return v.putBack(ctx, lost)
 	}
-	return nil, false, nil
+	return nil, nil
 }
 
 // hasMap reports whether all of a level's map can be read.
