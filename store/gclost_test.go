@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,6 +151,41 @@ func TestDamagedRecordOfANumberTakenTwice(t *testing.T) {
 		}
 		x.whole("a")
 	}
+}
+
+// A lost level whose number a fenced run had taken comes back, though the tombstone is
+// damaged. The fenced run's does not.
+func TestLostUnderADamagedTombstone(t *testing.T) {
+	ctx := context.Background()
+	x := newHalting(t)
+	h, _, r := x.host(1)
+	x.write(h, r, "a", 1, 2, 3)
+	key := levelKey("a", 1)
+	x.lose(key)
+	l := x.write(h, r, "a", 4)
+	x.lose(key)
+	p, err := encodeObject("tombstone", &tombstone{Name: "a", Number: 1, Run: l.Run, By: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p[len(p)-4] ^= 1
+	if err := x.disk.Put(ctx, key, p); err != nil {
+		t.Fatal(err)
+	}
+	var gone *UnrecoverableError
+	recovered, err := r.Recover(ctx)
+	if len(recovered) != 1 || recovered[0].Run == l.Run || !errors.As(err, &gone) {
+		t.Errorf("recovered %v: %v", recovered, err)
+	}
+	if given, err := r.Abandon(ctx); err != nil || len(given) != 1 {
+		t.Errorf("given up: %v: %v", given, err)
+	}
+	for range 2 {
+		if err := <-x.gc(r); err != nil {
+			t.Errorf("gc afterwards: %v", err)
+		}
+	}
+	x.whole("a")
 }
 
 // A dead run that had taken a lost level's number is finished, and the lost one comes

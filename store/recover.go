@@ -272,6 +272,10 @@ func (v *recovery) lost(ctx context.Context) ([]lostRecord, error) {
 		return nil, err
 	}
 	lost := slices.Concat(found.lost, unfinished)
+	damaged, err := v.damagedRecords(ctx)
+	for i := range damaged {
+		lost = append(lost, damaged[i].others...)
+	}
 	slices.SortFunc(lost, func(a, b lostRecord) int { return compareLost(a.LostLevel, b.LostLevel) })
 	return lost, err
 }

@@ -27,6 +27,7 @@ type damagedRecord struct {
 	bad []byte // what can be read of it
 
 	copies []lostRecord // those that may be its own
+	others []lostRecord // those of levels that were lost before the number was taken again
 }
 
 // damagedRecords finds levels whose records are damaged, with the copies of them.
@@ -90,8 +91,14 @@ func (v *recovery) findCopies(ctx context.Context, list []damagedRecord) error {
 				continue
 			}
 			for i := range list {
-				if d := &list[i]; d.Name == l.Name && d.Number == l.Number && mayBe(d.bad, record) {
-					d.copies = append(d.copies, lostRecord{LostLevel{Name: l.Name, Number: l.Number, Run: l.Run}, PackID{run, last}, record})
+				d, found := &list[i], lostRecord{LostLevel{Name: l.Name, Number: l.Number, Run: l.Run}, PackID{run, last}, record}
+				switch {
+				case d.Name != l.Name || d.Number != l.Number:
+				case mayBe(d.bad, record):
+					d.copies = append(d.copies, found)
+				case !bytes.Contains(d.bad, []byte(run.String())): // else it is this run's tombstone
+					found.Taken = true
+					d.others = append(d.others, found)
 				}
 			}
 		}
