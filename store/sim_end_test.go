@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"math"
@@ -74,8 +75,11 @@ func (w *world) recoverAll(ctx context.Context, r *Repository) {
 	w.figures.Abandoned += len(given)
 	for _, l := range given {
 		for run, want := range w.oracle.levels {
-			if want.name == l.Name && want.number == l.Number && (l.Run == 0 || l.Run == run) && want.promised && !want.removed {
-				w.t.Errorf("%s of run %s is given up, and it stood: %v", l, run, gone)
+			if want.name != l.Name || want.number != l.Number || l.Run != 0 && l.Run != run || !want.promised || want.removed {
+				continue
+			}
+			if now, err := w.find(ctx, r, run, want); now == nil {
+				w.t.Errorf("%s of run %s is given up, and it stood: %v", l, run, errors.Join(gone, err))
 			}
 		}
 	}
@@ -130,7 +134,13 @@ func (w *world) find(ctx context.Context, r *Repository, run RunID, want simLeve
 	if err == nil && c.level != nil && c.level.Run == run {
 		return c.level, nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	givenUp := false
+	if errors.Is(err, errBadObject) {
+		if givenUp, err = r.stands(ctx, removedKey(want.name, want.number)); err == nil && !givenUp {
+			return nil, fmt.Errorf("the record of %s level %s is still bad", want.name, want.number)
+		}
+	}
+	if err != nil && !givenUp && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	if w.oracle.lossOf(run) != recordLost {
@@ -241,7 +251,10 @@ func (w *world) lost(ctx context.Context, r *Repository) map[PackID]bool {
 		w.t.Error(err)
 		return nil
 	}
-	m := w.marked(ctx, r)
+	m, err := w.marked(ctx, r)
+	if err != nil {
+		w.t.Error(err)
+	}
 	lost := map[PackID]bool{}
 	for at := range d.places {
 		left, err := r.copies(ctx, at.kind, foldersOf(at.kind)[0], at.pack)
@@ -260,16 +273,13 @@ func (w *world) lost(ctx context.Context, r *Repository) map[PackID]bool {
 }
 
 // marked is what the levels reach.
-func (w *world) marked(ctx context.Context, r *Repository) *marker {
+func (w *world) marked(ctx context.Context, r *Repository) (*marker, error) {
 	m := newMarker(r, &GCProgress{})
 	found, err := r.listRoots(ctx)
 	if err == nil {
 		err = m.mark(ctx, found.levels, found.removed)
 	}
-	if err != nil {
-		w.t.Error(err)
-	}
-	return m
+	return m, err
 }
 
 // checkStock fails for packs that no level reaches, and for traces in work/
@@ -280,7 +290,10 @@ func (w *world) checkStock(ctx context.Context, r *Repository) {
 		w.t.Error(err)
 		return
 	}
-	m := w.marked(ctx, r)
+	m, err := w.marked(ctx, r)
+	if err != nil {
+		w.t.Error(err)
+	}
 	for name := range s.all() {
 		live := m.chunks
 		if name.folder != dataPrefix {

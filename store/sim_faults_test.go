@@ -116,6 +116,9 @@ func (w *world) mishap() (others bool) {
 	if w.plan.lossAt > 0 && w.step >= w.plan.lossAt {
 		w.lose()
 	}
+	if w.plan.flipAt > 0 && w.step >= w.plan.flipAt {
+		w.flip()
+	}
 	if w.harmed.often && w.rnd.IntN(150) == 0 {
 		w.harm()
 	}

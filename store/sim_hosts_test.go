@@ -145,11 +145,12 @@ func (h *host) explain(err error) {
 	var fault *injected
 	var lost *LostError
 	var gone *UnrecoverableError
+	var record *BadRecordError
 	var path *fs.PathError
 	switch {
 	case err == nil, h.crashed, errors.Is(err, errCrashed), errors.As(err, &busy):
 	case errors.As(err, &fault):
-	case h.w.oracle.lossy() && errors.Is(err, fs.ErrNotExist) && errors.As(err, &path) && strings.HasPrefix(path.Path, levelsPrefix):
+	case h.w.oracle.spoilt() && errors.Is(err, fs.ErrNotExist) && errors.As(err, &path) && strings.HasPrefix(path.Path, levelsPrefix):
 		// What is lost may have been listed just before.
 	case h.adrift, h.w.oracle.doubtful(err):
 		// What it was at is not there any more.
@@ -157,6 +158,8 @@ func (h *host) explain(err error) {
 		// Whoever was taken for dead may find anything of his gone.
 	case h.troubled && errors.Is(err, fs.ErrExist):
 		// What was put all the same went bad before it was read back.
+	case errors.As(err, &record) && h.w.oracle.flipped():
+		h.w.figures.Refused++
 	case errors.Is(err, ErrRemoved):
 	case errors.Is(err, ErrFenced):
 		h.w.figures.Fenced++
@@ -164,7 +167,7 @@ func (h *host) explain(err error) {
 		// What is lost keeps gcs from working; and where an older copy was put back, so
 		// does what a run has stored that lives through it.
 		h.w.figures.Refused++
-		if !h.w.oracle.lossy() && h.w.figures.PutBack == 0 {
+		if !h.w.oracle.spoilt() && h.w.figures.PutBack == 0 {
 			h.w.t.Errorf("host %d, %s: nothing was lost, but %v", h.id, h.doing, err)
 		}
 	default:

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"strings"
@@ -94,4 +95,67 @@ func (w *world) collecting(ctx context.Context, r *Repository) bool {
 		kind, _, _ := strings.Cut(strings.TrimPrefix(key, workPrefix), ".")
 		return kind == "gc" || kind == "waiting" || kind == "condemned"
 	})
+}
+
+// flip changes what stands at a commit key: a level's record, or a tombstone. A
+// record comes back as it was, under its number. A tombstone does not: a recover
+// takes the number away from readers, or brings back the run's level, if whole.
+func (w *world) flip() {
+	ctx := context.Background()
+	r := &Repository{backend: w.disk}
+	keys, err := r.list(ctx, levelsPrefix)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return strings.HasSuffix(key, ".removed") })
+	w.plan.flipAt = w.step + 20
+	if len(keys) == 0 {
+		return
+	}
+	key := keys[w.rnd.IntN(len(keys))]
+	name, n, _, err := parseLevelKey(key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, err := r.readCommit(ctx, name, n)
+	if err != nil {
+		return // it is bad already
+	}
+	p, err := readAll(ctx, w.disk, key, maxJSON)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p, how := w.spoil(p)
+	overwrite(w.t, w.disk, key, p)
+	w.note("%s is %s", key, how)
+	w.figures.Flips++
+	w.oracle.flip(c.run())
+	if c.tombstone != nil {
+		w.oracle.lose(c.run(), tombstoneLost)
+		if l, ok := w.oracle.level(c.run()); ok && l.promised {
+			// Its record was lost, and the run was fenced then: see fencedLate.
+			w.oracle.change(c.run(), func(l *simLevel) { l.promised = false })
+		}
+	}
+	if w.plan.flipAt = 0; w.rnd.IntN(2) == 0 {
+		w.plan.flipAt = w.step + w.rnd.IntN(800)
+	}
+}
+
+// spoil changes bytes of an object; not all of them are read.
+func (w *world) spoil(p []byte) ([]byte, string) {
+	p = bytes.Clone(p)
+	switch at := w.rnd.IntN(len(p)); w.rnd.IntN(8) {
+	case 0:
+		return p[:at], "cut"
+	case 1:
+		clear(p)
+		return p, "zeroed"
+	case 2:
+		clear(p[at:min(len(p), at+100)])
+		return p, "zeroed in part"
+	default:
+		p[at] ^= byte(1 << w.rnd.IntN(8))
+		return p, "flipped"
+	}
 }

@@ -16,6 +16,7 @@ type oracle struct {
 	all    map[RunID][simChunks]byte
 	losses map[RunID]simLoss
 	doubts map[RunID]bool
+	flips  map[RunID]bool // whose records have gone bad
 }
 
 type simLevel struct {
@@ -37,13 +38,13 @@ const (
 )
 
 func newOracle() oracle {
-	return oracle{mu: &sync.Mutex{}, levels: map[RunID]simLevel{}, all: map[RunID][simChunks]byte{}, losses: map[RunID]simLoss{}, doubts: map[RunID]bool{}}
+	return oracle{mu: &sync.Mutex{}, levels: map[RunID]simLevel{}, all: map[RunID][simChunks]byte{}, losses: map[RunID]simLoss{}, doubts: map[RunID]bool{}, flips: map[RunID]bool{}}
 }
 
 func (o oracle) clone() oracle {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.levels, o.losses, o.doubts = maps.Clone(o.levels), maps.Clone(o.losses), maps.Clone(o.doubts)
+	o.levels, o.losses, o.doubts, o.flips = maps.Clone(o.levels), maps.Clone(o.losses), maps.Clone(o.doubts), maps.Clone(o.flips)
 	return o
 }
 
@@ -75,6 +76,26 @@ func (o oracle) lose(run RunID, what simLoss) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.losses[run] = what
+}
+
+func (o oracle) flip(run RunID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.flips[run] = true
+}
+
+// spoilt reports whether any record below levels/ has been lost, or gone bad.
+func (o oracle) spoilt() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.losses)+len(o.flips) > 0
+}
+
+// flipped reports whether any has gone bad.
+func (o oracle) flipped() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.flips) > 0
 }
 
 // doubt tells that a run lives through an older copy being put back. It never

@@ -68,6 +68,7 @@ type simPlan struct {
 	full   bool
 	clocks bool
 	lossAt int    // step; 0: nothing is lost
+	flipAt int    // step at which a record goes bad; 0: none does
 	linger string // calls before which hosts like to halt; "": none
 	spite  string // calls that like to fail
 }
@@ -80,6 +81,9 @@ func (w *world) begin() {
 	}
 	if one(4) {
 		w.plan.lossAt = 200 + w.rnd.IntN(1200)
+	}
+	if one(4) {
+		w.plan.flipAt = 200 + w.rnd.IntN(1200)
 	}
 	if one(3) {
 		at := w.rnd.IntN(900)
@@ -108,7 +112,7 @@ func (w *world) begin() {
 
 // figures count what schedules had in them, so that it is seen that they had.
 type figures struct {
-	Steps, Crashes, Halts, Jumps, Faults, Late, Full, Harms, Losses, PutBack                     int
+	Steps, Crashes, Halts, Jumps, Faults, Late, Full, Harms, Losses, Flips, PutBack              int
 	Levels, Mended, Verdicts, Waited, Recovered, Abandoned, Removed, Read, Held, Fenced, Refused int
 }
 
@@ -123,6 +127,7 @@ func (f *figures) add(o *figures) {
 		{&f.Full, &o.Full},
 		{&f.Harms, &o.Harms},
 		{&f.Losses, &o.Losses},
+		{&f.Flips, &o.Flips},
 		{&f.PutBack, &o.PutBack},
 		{&f.Levels, &o.Levels},
 		{&f.Mended, &o.Mended},
