@@ -79,6 +79,10 @@ type backup struct {
 	// input does not hold up a run that has failed.
 	stop context.CancelCauseFunc
 
+	gone    gonePacks     // that the base refers to
+	without []hints.Range // chunks of the base whose packs are missing
+	walked  bool          // the base's map, for those
+
 	sampled atomic.Int64 // bytes read to verify what was left out
 	coders  sync.Pool
 }
@@ -115,6 +119,7 @@ func (b *backup) run(ctx context.Context) (level store.Level, err error) {
 	if b.base != nil {
 		b.noter().copies(ctx)
 	}
+	b.tellGone()
 	if err != nil {
 		return level, err
 	}
@@ -191,10 +196,19 @@ func (b *backup) copy(ctx context.Context) (store.Ref, error) {
 	if p.extents == nil {
 		p = everything(s.Size)
 	}
+	doubt := b.vouch(ctx)
 	for {
-		wrong, err := b.follow(ctx, &p)
+		wrong, err := int64(-1), doubt
+		if doubt = nil; err == nil {
+			wrong, err = b.follow(ctx, &p)
+		}
 		var lost *store.NodeError
 		switch {
+		case errors.Is(err, errPackGone) && !b.walked:
+			doubt, p.extra = b.findGone(ctx), nil
+			enough()
+			b.o.Progress.Total.Store(b.o.Progress.Done.Load() + s.Size)
+			continue
 		case errors.As(err, &lost) && b.base != nil:
 			b.loseBase(ctx, lost)
 		case err != nil:
@@ -228,6 +242,9 @@ func (b *backup) follow(ctx context.Context, p *plan) (wrong int64, err error) {
 	}
 	if err := b.pass(ctx, p); err != nil {
 		return -1, err
+	}
+	if !b.walked && b.gone.any() {
+		return -1, errPackGone
 	}
 	return b.verifyOutside(ctx, p)
 }
@@ -310,6 +327,7 @@ func (b *backup) addDoubtful(ctx context.Context, p *plan) error {
 	if err != nil {
 		return err
 	}
+	bad = collect(hints.MergeRanges(ranges(bad), ranges(b.without)))
 	if len(bad) == 0 {
 		return nil
 	}

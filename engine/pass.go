@@ -76,7 +76,7 @@ func (b *backup) pass(ctx context.Context, p *plan) error {
 
 // produce cuts the plan into units and finds what the base has there.
 func (b *backup) produce(ctx context.Context, p *plan, emit func(*unit) error) error {
-	look, base := b.baseRefs(), b.newHeld()
+	look, base := b.baseRefs(ctx), b.newHeld()
 	drop := func(first, count int64) error {
 		bytes, err := base.between(ctx, first, first+count)
 		if err != nil {
@@ -145,12 +145,17 @@ func (b *backup) cut(ctx context.Context, r hints.Range, look baseLookup, emit f
 type baseLookup func(ctx context.Context, first, count int64) ([]store.Ref, error)
 
 // baseRefs returns a lookup in the base's map.
-func (b *backup) baseRefs() baseLookup { return refsOf(b.repo, b.baseMap()) }
+func (b *backup) baseRefs(ctx context.Context) baseLookup {
+	return lookup(b.baseCursor(ctx), b.baseMap())
+}
 
 // refsOf returns a lookup in a map for positions that ascend; those behind the
 // map's end are holes.
 func refsOf(repo *store.Repository, m store.Map) baseLookup {
-	c := repo.Cursor(m)
+	return lookup(repo.Cursor(m), m)
+}
+
+func lookup(c *store.Cursor, m store.Map) baseLookup {
 	return func(ctx context.Context, first, count int64) ([]store.Ref, error) {
 		refs := make([]store.Ref, count)
 		for pos := first; pos < min(first+count, m.Chunks); {
@@ -223,7 +228,13 @@ func (b *backup) judge(ctx context.Context, coder *store.Coder, u *unit, i int) 
 	asBefore := base.Sum == sum && !base.IsZero()
 	if !bad {
 		if asBefore {
-			return result{verdict: same}, nil
+			there, err := b.inPack(ctx, base)
+			if err != nil {
+				return result{}, err
+			}
+			if there {
+				return result{verdict: same}, nil
+			}
 		}
 		ref, ok, err := b.w.Known(ctx, sum)
 		if err != nil {

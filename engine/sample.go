@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -170,7 +171,7 @@ type chunkClaim struct {
 }
 
 func (b *backup) newChecker(ctx context.Context, claim Outside) *checker {
-	c := &checker{b: b, look: b.baseRefs(), claim: claim}
+	c := &checker{b: b, look: b.baseRefs(ctx), claim: claim}
 	c.group, c.ctx = errgroup.WithContext(ctx)
 	var calls int
 	c.most, c.atOnce, calls = batching(b.state.Reader, b.repo.ChunkSize, workers(b.o.Readers))
@@ -206,6 +207,10 @@ func (c *checker) chunk(pos int64) {
 			return
 		}
 		want = refs[0]
+		if there, err := c.b.inPack(c.ctx, want); err != nil || !there && !c.b.walked {
+			c.group.Go(func() error { return cmp.Or(err, errPackGone) })
+			return
+		}
 	}
 	if c.next = append(c.next, chunkClaim{pos, want}); len(c.next) == c.most {
 		c.flush()

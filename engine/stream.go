@@ -13,7 +13,10 @@ import (
 func (b *backup) copyStream(ctx context.Context) (store.Ref, error) {
 	// A stream cannot be read again, should the base's map turn out to be bad.
 	var lost *store.NodeError
-	err := eachLeaf(ctx, b.repo, b.baseMap(), func(store.Leaf) {})
+	err := b.vouch(ctx)
+	if err == nil {
+		err = eachLeaf(ctx, b.repo, b.baseMap(), func(store.Leaf) {})
+	}
 	if errors.As(err, &lost) {
 		b.loseBase(ctx, lost)
 	} else if err != nil {
@@ -43,7 +46,7 @@ func (b *backup) copyStream(ctx context.Context) (store.Ref, error) {
 
 // readStream reads the stream to its end, unit by unit.
 func (b *backup) readStream(ctx context.Context, emit func(*unit) error) (size int64, err error) {
-	look := b.baseRefs()
+	look := b.baseRefs(ctx)
 	defer context.AfterFunc(ctx, func() { b.stop(context.Cause(ctx)) })()
 	for ended := false; !ended; {
 		if err := context.Cause(ctx); err != nil {

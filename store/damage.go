@@ -65,18 +65,26 @@ func (r *Repository) Damage(ctx context.Context) (*Damage, error) {
 			return nil, err
 		}
 		if n.Folder != "" {
-			if name := (packName{n.Folder, n.Ref.Pack}); !slices.Contains(d.tables, name) {
-				d.tables = append(d.tables, name)
-			}
+			d.addTable(packName{n.Folder, n.Ref.Pack})
 			continue
 		}
-		at := place{n.Kind, n.Ref.Pack, n.Ref.Index}
-		if _, ok := d.places[at]; !ok && n.Kind == KindData {
-			d.sums[n.Ref.Sum] = append(d.sums[n.Ref.Sum], n.Ref)
-		}
-		d.places[at] = n.Ref.Sum
+		d.add(n.Kind, n.Ref)
 	}
 	return d, nil
+}
+
+func (d *Damage) add(kind Kind, ref Ref) {
+	at := place{kind, ref.Pack, ref.Index}
+	if _, ok := d.places[at]; !ok && kind == KindData {
+		d.sums[ref.Sum] = append(d.sums[ref.Sum], ref)
+	}
+	d.places[at] = ref.Sum
+}
+
+func (d *Damage) addTable(name packName) {
+	if !slices.Contains(d.tables, name) {
+		d.tables = append(d.tables, name)
+	}
 }
 
 // Any reports whether any chunk or map node is known to be bad.

@@ -30,6 +30,7 @@ type Writer struct {
 	Number  LevelNumber
 	History History // as it was when the run began
 	Damage  *Damage // what is known to be bad, likewise
+	Present *Presence
 
 	// What was condemned when the run began, and the tables it has read since:
 	// one read before might name what has been collected.
@@ -60,7 +61,7 @@ func (r *Repository) Begin(ctx context.Context, name Name, o WriterOptions) (*Wr
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{ID: c.Run, Number: c.Number, repo: r, claim: c, coder: newCoder(maxMetaRaw, CompressZstd), tables: tableCache{repo: r}}
+	w := &Writer{ID: c.Run, Number: c.Number, Present: r.Presence(), repo: r, claim: c, coder: newCoder(maxMetaRaw, CompressZstd), tables: tableCache{repo: r}}
 	onStored := func(n int64) {
 		w.Moved()
 		if o.OnStored != nil {

@@ -371,7 +371,7 @@ func (l *look) damage(h *store.History, damaged []store.LevelDamage) {
 		}
 	}
 	if len(it.DamagedLevels) > 0 {
-		l.wrong(Damaged, fmt.Sprintf("level %s: chunks are known to be bad", join(it.DamagedLevels)))
+		l.wrong(Damaged, fmt.Sprintf("level %s: chunks are known to be bad or missing", join(it.DamagedLevels)))
 	}
 	var bad []error
 	for _, b := range h.Bad {
