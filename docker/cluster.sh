@@ -287,7 +287,8 @@ key() {
 	local keyring=$DIR/client.$1.keyring text
 	if (($# == 1)); then set -- "$1" mon 'profile rbd' osd 'profile rbd'; fi
 	text=$(client ceph auth get-or-create "client.$1" "${@:2}")
-	(umask 077 && echo "$text" >"$keyring")
+	# Whoever has the key already may read it at this moment.
+	(umask 077 && echo "$text" >"$keyring.$BASHPID" && mv "$keyring.$BASHPID" "$keyring")
 	echo "$keyring"
 }
 

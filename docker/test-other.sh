@@ -58,7 +58,7 @@ within_cluster() {
 # tests PACKAGE COMMAND... runs a package's tests and adds it to what failed.
 tests() {
 	SECONDS=0
-	(cd "$1" && "${@:2}" -test.timeout 20m) || failed+=("$1")
+	(cd "$1" && "${@:2}" -test.timeout 40m) || failed+=("$1")
 	note "$1: $SECONDS s"
 }
 

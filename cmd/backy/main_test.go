@@ -34,7 +34,8 @@ func leastMain() {
 	main()
 }
 
-const scriptLimit = 3 * time.Minute
+// scriptLimit is for all scripts of a test, which run beside much else.
+const scriptLimit = 15 * time.Minute
 
 // TestScripts runs backy as users type it. Each script is a specification: what
 // is typed, what comes of it, and the exit code.
