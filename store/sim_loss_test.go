@@ -73,6 +73,9 @@ func (w *world) losable(key string) (simLoss, RunID) {
 		if slices.ContainsFunc(w.hosts, func(h *host) bool { return !h.done && !h.crashed && h.run == c.run() }) {
 			return 0, 0
 		}
+		if slices.ContainsFunc(w.late, func(l latePut) bool { return l.key == key }) {
+			return 0, 0
+		}
 		return tombstoneLost, c.run()
 	}
 	l, ok := w.oracle.level(c.level.Run)
