@@ -357,6 +357,9 @@ func (w *Writer) discard(ctx context.Context) error {
 		// gc the maps; else the level stays, and the mark must not stand against it.
 		return r.backend.Delete(ctx, abandonedPrefix+w.ID.String())
 	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // it may be its own; what is left is for a gc
+	}
 	if err := r.discardMaps(ctx, w.ID); err != nil {
 		return err
 	}
