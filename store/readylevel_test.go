@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -184,4 +186,98 @@ func TestUnfinishable(t *testing.T) {
 	if err := <-x.gc(r); err != nil {
 		t.Error(err)
 	}
+}
+
+// The same where the run cannot read what stands at its number, once or for long:
+// it may be its own level, and keeps its maps.
+func TestFinishedAndCannotBeRead(t *testing.T) {
+	ctx := context.Background()
+	for _, times := range []int{1, 1000} {
+		x := newHalting(t)
+		h1, b1, _ := x.host(1)
+		_, _, r2 := x.host(2)
+		b := &unreadable{Backend: b1, key: levelKey("a", 1)}
+		r1, err := h1.open(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := r1.Begin(ctx, "a", WriterOptions{Beat: haltedBeat})
+		if err != nil {
+			t.Fatal(err)
+		}
+		came, wake := b1.stop(first("get " + claimKey("a", 1)))
+		done := make(chan error, 1)
+		go func() { done <- h1.write(ctx, r1, w, nil, [simChunks]byte{4, 5, 6}) }()
+		<-came
+		taken()
+		if err := begin(t, r2, "a").Abort(ctx); err != nil {
+			t.Fatal(err)
+		}
+		b.times.Store(int64(times))
+		wake()
+		if err := <-done; !errors.Is(err, ErrUndecided) || !errors.Is(err, syscall.EIO) {
+			t.Errorf("%d times: the sleeper: %v", times, err)
+		}
+		if b.times.Load() == int64(times) {
+			t.Error("nothing failed")
+		}
+		for range 2 {
+			if err := <-x.gc(r2); err != nil {
+				t.Errorf("%d times: gc: %v", times, err)
+			}
+		}
+		x.whole("a")
+	}
+}
+
+// unreadable is a backend on which an object cannot be read so many times.
+type unreadable struct {
+	Backend
+	key   string
+	times atomic.Int64
+}
+
+func (b *unreadable) Get(ctx context.Context, key string, p []byte, off int64) (int, error) {
+	if key == b.key && b.times.Add(-1) >= 0 {
+		return 0, syscall.EIO
+	}
+	return b.Backend.Get(ctx, key, p, off)
+}
+
+// Whoever finishes the level of a run that sleeps puts the copy of the map that was
+// missing. If that goes bad before the run wakes up and would put it, the run ends with
+// an error; its level stands on the other copy.
+func TestFinishedAndItsCopyIsBad(t *testing.T) {
+	ctx := context.Background()
+	x := newHalting(t)
+	h1, b1, r1 := x.host(1)
+	_, _, r2 := x.host(2)
+	w, err := r1.Begin(ctx, "a", WriterOptions{Beat: haltedBeat})
+	if err != nil {
+		t.Fatal(err)
+	}
+	copyKey := packKey(twinsPrefix, PackID{Run: w.ID}, 0)
+	came, wake := b1.stop(first("put " + copyKey))
+	done := make(chan error, 1)
+	go func() { done <- h1.write(ctx, r1, w, nil, [simChunks]byte{4, 5, 6}) }()
+	<-came
+	taken()
+	other := begin(t, r2, "a")
+	if len(other.History.Levels) != 1 {
+		t.Errorf("the next run finds %d levels", len(other.History.Levels))
+	}
+	if err := other.Abort(ctx); err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, x.disk, copyKey, make([]byte, 100))
+	wake()
+	if err := <-done; !errors.Is(err, ErrUndecided) || !errors.Is(err, fs.ErrExist) {
+		t.Errorf("the sleeper: %v", err)
+	}
+	for range 2 {
+		if err := <-x.gc(r2); err != nil {
+			t.Error(err)
+		}
+	}
+	x.whole("a")
 }

@@ -29,6 +29,16 @@ func (x harmed) clone() harmed {
 // has reports whether something befell a chunk.
 func (x harmed) has(ref Ref) bool { return x.data[place{KindData, ref.Pack, ref.Index}] }
 
+// hasMapOf reports whether a copy of a map pack of a run has gone bad.
+func (x harmed) hasMapOf(run RunID) bool {
+	for id := range x.maps {
+		if id.Run == run {
+			return true
+		}
+	}
+	return false
+}
+
 // chunks are references to all that can be read of an object.
 func (w *world) chunks(key string, id PackID) (refs []Ref) {
 	r, err := (&host{w: w, id: len(w.hosts)}).open(w.disk)

@@ -158,6 +158,8 @@ func (h *host) explain(err error) {
 		// Whoever was taken for dead may find anything of his gone.
 	case h.troubled && errors.Is(err, fs.ErrExist):
 		// What was put all the same went bad before it was read back.
+	case h.slept && errors.Is(err, fs.ErrExist) && h.w.harmed.hasMapOf(h.run):
+		// Whoever would finish its level put a copy of its map, and that went bad before it woke up.
 	case errors.As(err, &record) && h.w.oracle.flipped():
 		h.w.figures.Refused++
 	case errors.Is(err, ErrRemoved):
