@@ -227,6 +227,12 @@ func TestFinishedAndCannotBeRead(t *testing.T) {
 			}
 		}
 		x.whole("a")
+		// Nor has it given itself up: if the level's record is lost, too, that comes back.
+		x.lose("levels/a/1.json")
+		if recovered, err := r2.Recover(ctx); err != nil || len(recovered) != 1 {
+			t.Errorf("%d times: recovered %v: %v", times, recovered, err)
+		}
+		x.whole("a")
 	}
 }
 

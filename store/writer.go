@@ -326,7 +326,7 @@ func (w *Writer) Abort(ctx context.Context) error {
 		// The number is decided; or it is not this run's any more, and a tombstone
 		// might leave a gap behind the numbers that there are now. A copy of its
 		// record would look like a level that was lost.
-		return errors.Join(w.discard(ctx), w.repo.dropBeats(ctx, w.ID))
+		return errors.Join(w.giveUp(ctx), w.repo.dropBeats(ctx, w.ID))
 	case err != nil:
 		return err // the claim stays: the next run finds this one gone and fences it
 	}
@@ -340,6 +340,20 @@ func (w *Writer) Abort(ctx context.Context) error {
 		}
 	}
 	return w.repo.dropClaim(ctx, w.claim)
+}
+
+// giveUp is discard for a run that does not know what stands at its number. Where
+// that may be its own level, finished by another run, it keeps everything: not even
+// the mark may stand against it.
+func (w *Writer) giveUp(ctx context.Context) error {
+	c, err := w.repo.readCommit(ctx, w.claim.Name, w.Number)
+	switch {
+	case err == nil && c.run() == w.ID:
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return w.discard(ctx)
 }
 
 // discard deletes the maps of a run whose claim is gone. A recovery may just
