@@ -88,6 +88,9 @@ func (d *Dir) visit(ctx context.Context, name, prefix string, fn func(name strin
 	case i.folder && !objectsOnly(name):
 		return d.walk(ctx, name, prefix, fn)
 	case !i.folder && foldersOnly(name):
+		if i.regular && mayBeNote(name) && !strings.HasPrefix(prefix, name) {
+			return nil
+		}
 		return d.fail("list", name, errNoFolder)
 	}
 	return fn(name, i)

@@ -37,6 +37,12 @@ func foldersOnly(name string) bool {
 	return len(segment) == 16 && !strings.ContainsFunc(segment, func(c rune) bool { return !alphanumeric(c) })
 }
 
+// mayBeNote reports whether a file at a path may be somebody's note, such as
+// levels/README, as far as its name tells. A listing passes over it: if it stands
+// in the place of a name's folder, the records of that name are missing, which gc,
+// recover and status find out by themselves.
+func mayBeNote(name string) bool { return path.Dir(name) == "levels" }
+
 func alphanumeric(c rune) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
