@@ -44,7 +44,7 @@ type ScrubAllReport struct {
 	Checked int64               // chunks, map nodes and copies of level records
 	Bytes   int64               // read of packs
 	Damaged []LevelDamage       // levels of which something is bad
-	Bad     []store.ObjectError // other objects that are bad
+	Bad     []store.ObjectError // other objects that are bad, removals that name no level of theirs among them
 	Lost    *store.LostError    // levels whose records are lost; nil: none
 	Copies  int64               // bad copies of map nodes whose twins are good
 	Tables  int64               // packs to be written anew: with a bad table, a missing copy, or a chunk that an older generation still has
@@ -73,7 +73,11 @@ func (e *DamagedRepositoryError) Error() string {
 		return fmt.Sprintf("damaged: %v", r.Lost)
 	}
 	if len(r.Bad) > 0 {
-		return fmt.Sprintf("damaged: %d objects fail their checksums", len(r.Bad))
+		s := "damaged: " + r.Bad[0].Error()
+		if n := len(r.Bad) - 1; n > 0 {
+			s += fmt.Sprintf("; and %d more", n)
+		}
+		return s
 	}
 	return "damaged: copies are bad whose twins are good; nothing is lost"
 }
@@ -129,6 +133,16 @@ func (s *scrubAll) run(ctx context.Context, started time.Time) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	removals, err := s.repo.BadRemovals(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range removals {
+		known := func(bad store.ObjectError) bool { return bad.Key == b.Key() }
+		if !slices.ContainsFunc(s.report.Bad, known) {
+			s.report.Bad = append(s.report.Bad, store.ObjectError{Key: b.Key(), Err: b.Reason()})
+		}
 	}
 	if s.report.Lost, err = s.repo.LostLevels(ctx, nil); err != nil {
 		return err

@@ -15,7 +15,7 @@
 //	maps/<run>/<seq>[.<gen>]          packs of map nodes, about 2 MiB
 //	maps2/<run>/<seq>[.<gen>]         the same again
 //	levels/<name>/<n>.json            a level, or a tombstone: this run may not commit
-//	levels/<name>/<n>.removed         level n is gone for every reader
+//	levels/<name>/<n>.removed         level n, of the run it names, is gone for every reader
 //	work/claim.<name>.<n>             a backup is at work, and level n will be its
 //	work/beat.<run>.<k>               its work moved on
 //	work/lease.<run>[.<k>]            a level is being read, and still is

@@ -31,7 +31,30 @@ func (g *gc) execute(ctx context.Context, v *verdict, list []sentence) error {
 	if err := g.executeAll(ctx, list[deletions:]); err != nil {
 		return err
 	}
-	return g.repo.deleteAll(ctx, v.Records, g.checkClaim)
+	return g.deleteRecords(ctx, v.Records)
+}
+
+// deleteRecords deletes those records that are removed: since a verdict was put that
+// stands, levels/ may have been lost, and another level have got the number.
+func (g *gc) deleteRecords(ctx context.Context, keys []string) error {
+	for _, key := range keys {
+		name, n, _, err := parseLevelKey(key)
+		if err != nil {
+			continue // not ours
+		}
+		removed, err := g.repo.isRemoved(ctx, name, n)
+		if err != nil {
+			return err
+		}
+		g.o.Progress.moved.Add(1)
+		if !removed {
+			continue
+		}
+		if err := g.repo.deleteAll(ctx, []string{key}, g.checkClaim); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (g *gc) executeAll(ctx context.Context, list []sentence) error {

@@ -188,11 +188,11 @@ func (g *gc) collect(ctx context.Context) (committed bool, err error) {
 // markAgain marks what has been committed since, and what has been removed
 // since: a backup that began in between may be based on it.
 func (g *gc) markAgain(ctx context.Context, removed []string) error {
-	found, err := g.repo.listRoots(ctx)
+	records, err := g.repo.recordKeys(ctx)
 	if err != nil {
 		return err
 	}
-	if err := g.marker.mark(ctx, found.levels, set(removed)); err != nil {
+	if err := g.marker.mark(ctx, records, set(removed)); err != nil {
 		return err
 	}
 	err = g.marker.leases(ctx, true)
@@ -209,7 +209,7 @@ func (g *gc) counted() {
 // condemn marks what is reached and condemns packs of which nothing is, or
 // little, and what it has inherited.
 func (g *gc) condemn(ctx context.Context, s *stock) ([]packName, *gcWaiting, error) {
-	found, err := g.repo.listRoots(ctx)
+	found, err := g.repo.findRoots(ctx, func() { g.o.Progress.moved.Add(1) })
 	if err != nil {
 		return nil, nil, err
 	}

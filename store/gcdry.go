@@ -25,7 +25,7 @@ func (g *gc) dryRun(ctx context.Context) error {
 	g.marker = newMarker(g.repo, g.o.Progress)
 	g.marker.known = g.repo.openKnown(s)
 	defer g.marker.known.end(false)
-	found, err := g.repo.listRoots(ctx)
+	found, err := g.repo.findRoots(ctx, func() { g.o.Progress.moved.Add(1) })
 	if err != nil {
 		return err
 	}

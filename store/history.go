@@ -30,6 +30,10 @@ type History struct {
 	// Bad are records that cannot be read, by number.
 	Bad []BadRecord
 
+	// BadRemovals are removals that take nothing away: they cannot be read, or name
+	// another level than the one that stands at their number. Recover puts them right.
+	BadRemovals []BadRecord
+
 	over map[RunID]bool
 }
 
@@ -49,14 +53,6 @@ type tombstone struct {
 	Number LevelNumber `json:"number"`
 	Run    RunID       `json:"run"` // 0 where it is not known
 	By     RunID       `json:"by"`  // the run that put it
-	Time   time.Time   `json:"time"`
-}
-
-// removal takes a level away from every reader.
-type removal struct {
-	Name   Name        `json:"name"`
-	Number LevelNumber `json:"number"`
-	Run    RunID       `json:"run"` // of the level
 	Time   time.Time   `json:"time"`
 }
 
@@ -111,7 +107,7 @@ func (r *Repository) History(ctx context.Context, name Name) (History, error) {
 	if err != nil {
 		return h, err
 	}
-	removed := map[LevelNumber]bool{}
+	removed, unreadable := map[LevelNumber]*removal{}, map[LevelNumber]error{}
 	var numbers []LevelNumber
 	for _, key := range keys {
 		_, n, isRemoval, err := parseLevelKey(key)
@@ -123,13 +119,22 @@ func (r *Repository) History(ctx context.Context, name Name) (History, error) {
 			numbers = append(numbers, n)
 			continue
 		}
-		removed[n] = true
-		var m removal
-		if err := r.getObject(ctx, key, "removed", &m); err != nil {
+		m, err := r.readRemoval(ctx, name, n)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, errBadObject):
+			unreadable[n] = err
+		case context.Cause(ctx) != nil:
+			return h, context.Cause(ctx)
+		case err != nil:
 			h.Bad = append(h.Bad, BadRecord{n, err})
-			continue
+		default:
+			removed[n] = m
+			h.over[m.Run] = true
+			for _, run := range m.Earlier {
+				h.over[run] = true
+			}
 		}
-		h.over[m.Run] = true
 	}
 	slices.Sort(numbers)
 	for _, n := range numbers {
@@ -141,8 +146,9 @@ func (r *Repository) History(ctx context.Context, name Name) (History, error) {
 			if context.Cause(ctx) != nil {
 				return h, context.Cause(ctx)
 			}
-			if !removed[n] { // else it is gone for every reader, whatever it was
+			if removed[n] == nil { // else it is gone for every reader, whatever it was
 				h.Bad = append(h.Bad, BadRecord{n, err})
+				delete(unreadable, n)
 			}
 			continue
 		}
@@ -155,14 +161,28 @@ func (r *Repository) History(ctx context.Context, name Name) (History, error) {
 		} else {
 			h.Fenced = nil
 		}
-		if c.level != nil && !removed[n] {
-			h.Levels = append(h.Levels, *c.level)
+		if c.level == nil {
+			continue
 		}
+		m := removed[n]
+		if m != nil && m.hides(c.level) {
+			continue
+		}
+		h.Levels = append(h.Levels, *c.level)
+		if m != nil {
+			err := fmt.Errorf("it is of the level of run %s, and the one that stands there is of run %s", m.Run, c.level.Run)
+			h.BadRemovals = append(h.BadRemovals, BadRecord{n, &BadRecordError{removedKey(name, n), err}})
+		}
+	}
+	for n, err := range unreadable {
+		h.BadRemovals = append(h.BadRemovals, BadRecord{n, err})
 	}
 	if n := len(numbers); n > 0 && numbers[n-1] < h.Last {
 		h.Unfinished = false
 	}
-	slices.SortFunc(h.Bad, func(a, b BadRecord) int { return cmp.Compare(a.Number, b.Number) })
+	for _, bad := range [][]BadRecord{h.Bad, h.BadRemovals} {
+		slices.SortFunc(bad, func(a, b BadRecord) int { return cmp.Compare(a.Number, b.Number) })
+	}
 	return h, nil
 }
 
@@ -218,8 +238,17 @@ func (r *Repository) Names(ctx context.Context) ([]Name, error) {
 	for name, has := range names {
 		live := false
 		for n := range has.json {
-			if live || has.removed[n] {
+			if live {
 				continue
+			}
+			if has.removed[n] {
+				removed, err := r.isRemoved(ctx, name, n)
+				if err != nil {
+					return nil, err
+				}
+				if removed {
+					continue
+				}
 			}
 			c, err := r.readCommit(ctx, name, n)
 			// One that cannot be read is shown, so that it is not overlooked.
@@ -231,61 +260,4 @@ func (r *Repository) Names(ctx context.Context) ([]Name, error) {
 	}
 	slices.Sort(found)
 	return found, nil
-}
-
-// Remove takes levels of a name away from every reader, for good. Numbers
-// that are no levels are an error before anything is removed.
-func (r *Repository) Remove(ctx context.Context, name Name, numbers []LevelNumber) error {
-	removals, err := r.removals(ctx, name, numbers)
-	if err != nil {
-		return err
-	}
-	for _, m := range removals {
-		err := r.putObject(ctx, removedKey(name, m.Number), "removed", &m)
-		if IsFull(err) {
-			// What the reserve is for: a gc that is to give back space comes after this.
-			_ = r.backend.Delete(ctx, reserveKey)
-			err = r.putObject(ctx, removedKey(name, m.Number), "removed", &m)
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("remove %s level %s: %w", name, m.Number, err)
-		}
-	}
-	return nil
-}
-
-// CheckRemove refuses what Remove would refuse, and changes nothing.
-func (r *Repository) CheckRemove(ctx context.Context, name Name, numbers []LevelNumber) error {
-	_, err := r.removals(ctx, name, numbers)
-	return err
-}
-
-func (r *Repository) removals(ctx context.Context, name Name, numbers []LevelNumber) (removals []removal, err error) {
-	if err := r.writable(ctx); err != nil {
-		return nil, err
-	}
-	h, err := r.History(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	protected, err := r.Protected(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range numbers {
-		i := slices.IndexFunc(h.Levels, func(l Level) bool { return l.Number == n })
-		if i < 0 {
-			for _, b := range h.Bad {
-				if b.Number == n {
-					return nil, fmt.Errorf("%s has a level %s, but its record cannot be read: %w", name, n, b.Err)
-				}
-			}
-			return nil, fmt.Errorf("%s has no level %s", name, n)
-		}
-		if protected.Has(&h.Levels[i]) {
-			return nil, fmt.Errorf("%s level %s is protected", name, n)
-		}
-		removals = append(removals, removal{Name: name, Number: n, Run: h.Levels[i].Run, Time: time.Now().UTC()})
-	}
-	return removals, nil
 }

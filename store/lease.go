@@ -65,15 +65,6 @@ type HoldOptions struct {
 // ErrRemoved tells that a level was removed while it was read.
 var ErrRemoved = errors.New("the level was removed while it was being read")
 
-// CheckRemoved fails with ErrRemoved once a level has been removed.
-func (r *Repository) CheckRemoved(ctx context.Context, l *Level) error {
-	keys, err := r.list(ctx, removedKey(l.Name, l.Number))
-	if err == nil && len(keys) > 0 {
-		err = fmt.Errorf("%s level %s: %w", l.Name, l.Number, ErrRemoved)
-	}
-	return err
-}
-
 // Hold announces that a level is being read, and keeps saying so until release
 // is called. While it stands, nothing of the level is collected even if that is
 // removed. Where none can be left, as on a read-only mount, or where it was

@@ -144,32 +144,28 @@ func (r *Repository) ifLost(ctx context.Context, record []byte) (lost *LostLevel
 }
 
 // takenByAnother reports whether all that stands at a level's number is another
-// run's, or whether the level stands there. What cannot be read, or names no run,
-// may be its own.
+// run's, or whether the level stands there. What cannot be read may be its own, and so
+// may a tombstone that names no run.
 func (r *Repository) takenByAnother(ctx context.Context, l *Level) (others, stands bool, err error) {
-	isOther := func(run RunID, err error) (bool, error) {
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return true, nil
-		case errors.Is(err, errBadObject):
-			return false, nil
-		}
-		return run != 0 && run != l.Run, err
-	}
-	var m removal
-	err = r.getObject(ctx, removedKey(l.Name, l.Number), "removed", &m)
-	if ok, err := isOther(m.Run, err); !ok || err != nil {
+	m, err := r.readRemoval(ctx, l.Name, l.Number)
+	unreadable := errors.Is(err, errBadObject)
+	if err != nil && !unreadable && !errors.Is(err, fs.ErrNotExist) {
 		return false, false, err
 	}
+	if m != nil && m.hides(l) {
+		return false, false, nil
+	}
 	c, err := r.readCommit(ctx, l.Name, l.Number)
-	if errors.Is(err, errBadObject) && m.Run != 0 {
-		return true, false, nil // whatever it was, it is the level that was removed
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return !unreadable, false, nil
+	case errors.Is(err, errBadObject):
+		return m != nil, false, nil // whatever it was, it is the level that was removed
+	case err != nil:
+		return false, false, err
 	}
-	if err != nil {
-		others, err = isOther(0, err)
-		return others, false, err
-	}
-	return c.run() != 0 && c.run() != l.Run, c.level != nil && c.level.Run == l.Run, nil
+	stands = c.level != nil && c.level.Run == l.Run
+	return !unreadable && c.run() != 0 && c.run() != l.Run, stands, nil
 }
 
 // levelRecords returns the level records in a map pack, from whichever copy

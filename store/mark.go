@@ -35,25 +35,52 @@ type roots struct {
 // listRoots lists removals before it lists levels, so that whatever is removed
 // in between counts as not removed.
 func (r *Repository) listRoots(ctx context.Context) (roots, error) {
+	return r.findRoots(ctx, func() {})
+}
+
+// findRoots is listRoots. It reads those removals beside which a record stands, and
+// calls moved for each; they are few, since gcs delete the records.
+func (r *Repository) findRoots(ctx context.Context, moved func()) (roots, error) {
 	found := roots{removed: map[string]bool{}}
 	keys, err := r.list(ctx, levelsPrefix)
 	if err != nil {
 		return found, err
 	}
+	removals := map[string]bool{}
 	for _, key := range keys {
 		if base, ok := strings.CutSuffix(key, ".removed"); ok {
-			found.removed[base+".json"] = true
+			removals[base+".json"] = true
 		}
 	}
-	if keys, err = r.list(ctx, levelsPrefix); err != nil {
+	if found.levels, err = r.recordKeys(ctx); err != nil {
 		return found, err
 	}
-	for _, key := range keys {
-		if strings.HasSuffix(key, ".json") {
-			found.levels = append(found.levels, key)
+	for _, key := range found.levels {
+		name, n, _, err := parseLevelKey(key)
+		if err != nil || !removals[key] {
+			continue
+		}
+		moved()
+		removed, err := r.isRemoved(ctx, name, n)
+		if err != nil {
+			return found, err
+		}
+		if removed {
+			found.removed[key] = true
 		}
 	}
 	return found, nil
+}
+
+// recordKeys lists the keys of commit records.
+func (r *Repository) recordKeys(ctx context.Context) (records []string, err error) {
+	keys, err := r.list(ctx, levelsPrefix)
+	for _, key := range keys {
+		if strings.HasSuffix(key, ".json") {
+			records = append(records, key)
+		}
+	}
+	return records, err
 }
 
 // removedRecords returns the keys of records that are removed, as many as
@@ -95,7 +122,7 @@ func (m *marker) mark(ctx context.Context, levels []string, excluded map[string]
 		}
 		c, err := m.repo.readCommit(ctx, name, n)
 		if errors.Is(err, fs.ErrNotExist) {
-			removed, err := m.repo.stands(ctx, removedKey(name, n))
+			removed, err := m.repo.isRemoved(ctx, name, n)
 			if err != nil {
 				return err
 			}

@@ -260,8 +260,5 @@ func (r *Repository) discarded(ctx context.Context, l *Level, pack PackID) (bool
 		return false, err
 	}
 	m := removal{Name: l.Name, Number: l.Number, Run: l.Run, Time: r.clock().UTC()}
-	if err := r.putObject(ctx, removedKey(l.Name, l.Number), "removed", &m); err != nil && !errors.Is(err, fs.ErrExist) {
-		return true, err
-	}
-	return true, nil
+	return true, r.replaceRemoval(ctx, m, l.Run, nil)
 }

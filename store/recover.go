@@ -50,7 +50,8 @@ func (e *UnrecoverableError) Unwrap() error { return e.Lost.Unreadable }
 // Recover puts lost records of levels back, from the copies that lie in the
 // last map packs of their runs. It never brings back a level that was removed,
 // nor one that did not commit: a run that is fenced loses its map packs, and
-// one that is under way has a claim.
+// one that is under way has a claim. It deletes the removals that take nothing away:
+// see History.
 //
 // Invariant: nothing that a level needs is collected after it was put back. A
 // recovery is a run that holds the gc's place, so no gc begins beside it; the
@@ -132,6 +133,9 @@ func (v *recovery) run(ctx context.Context) (recovered []Recovered, err error) {
 		recovered = append(recovered, others...)
 	}
 	if err != nil {
+		return slices.Concat(v.finished, recovered), err
+	}
+	if err := v.settleRemovals(ctx); err != nil {
 		return slices.Concat(v.finished, recovered), err
 	}
 	left, err := v.left(ctx)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 )
@@ -46,7 +45,7 @@ func (v *recovery) damagedRecords(ctx context.Context) (list []damagedRecord, er
 			d := damagedRecord{LostLevel: LostLevel{Name: name, Number: b.Number, Damaged: true}, key: levelKey(name, b.Number)}
 			_, err := r.readCommit(ctx, name, b.Number)
 			if !errors.Is(err, errBadObject) {
-				continue // it is its removal that is damaged; or it cannot be read now
+				continue // it, or its removal, cannot be read now
 			}
 			if d.bad, err = readAll(ctx, r.backend, d.key, maxJSON); err != nil && !errors.Is(err, errBadObject) {
 				return nil, err
@@ -159,9 +158,5 @@ func (v *recovery) hasMap(ctx context.Context, lost *lostRecord) (bool, error) {
 // giveUpRecord takes a level whose record is damaged away from every reader.
 func (v *recovery) giveUpRecord(ctx context.Context, l LostLevel) error {
 	m := removal{Name: l.Name, Number: l.Number, Time: v.gc.repo.clock().UTC()}
-	err := v.gc.repo.putObject(ctx, removedKey(l.Name, l.Number), "removed", &m)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
+	return v.gc.repo.replaceRemoval(ctx, m, v.gc.run, v.gc.checkClaim)
 }

@@ -17,11 +17,12 @@ func (p *program) recoverCommand() *cli.Command {
 		Usage:     "put lost records of levels back",
 		ArgsUsage: "[BACKUPDIR]",
 		Description: `Puts records back that are missing or damaged below levels/. A copy of
-each lies in the map packs. Removed levels stay removed. While a record is
-missing, gc deletes nothing. What cannot be recovered, --abandon gives up
-for good, so that gc can go on. If a gc is running, recover ends with exit
-code 5, and the other way round. BACKUPDIR may also be given by -b; else
-it is the repository at or above the current folder.`,
+each lies in the map packs. Removed levels stay removed. A removal that is
+damaged, or that is another level's, is deleted. While a record is missing,
+gc deletes nothing. What cannot be recovered, --abandon gives up for good,
+so that gc can go on. If a gc is running, recover ends with exit code 5,
+and the other way round. BACKUPDIR may also be given by -b; else it is the
+repository at or above the current folder.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{
 				Name: "abandon", DisableDefaultText: true, Destination: &abandon,
@@ -62,7 +63,17 @@ func (p *program) recover(ctx context.Context, arg string, abandon bool) error {
 	if err != nil {
 		return err
 	}
+	removals, err := repo.BadRemovals(ctx)
+	if err != nil {
+		return err
+	}
 	recovered, err := repo.Recover(ctx)
+	var lost *store.UnrecoverableError
+	if err == nil || errors.As(err, &lost) {
+		for _, b := range removals {
+			p.talk.with("name", b.Name, "level_number", b.Number).say("%v: deleted", b.Err)
+		}
+	}
 	p.report.Recovered = append([]store.Recovered{}, recovered...)
 	damaged := &recoveredDamagedError{}
 	for _, l := range recovered {
@@ -81,11 +92,10 @@ func (p *program) recover(ctx context.Context, arg string, abandon bool) error {
 			p.talk.say("%s: no trace is left of %s below level %s, so they count as removed", l.Name, count(int64(n), "level"), l.Number)
 		}
 	}
-	if err == nil && len(recovered) == 0 {
+	if err == nil && len(recovered)+len(removals) == 0 {
 		p.talk.say("no level's record is missing or damaged")
 	}
-	var lost *store.UnrecoverableError
-	if errors.As(err, &lost) {
+	if lost != nil {
 		if !abandon {
 			return withHint(err, p.recoverLine("--abandon"))
 		}

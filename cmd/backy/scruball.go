@@ -30,13 +30,17 @@ func (p *program) scrubAll(ctx context.Context, arg string, f scrubFlags) error 
 	for _, d := range report.Damaged {
 		p.talk.with("name", d.Name, "level_number", d.Level).say("%v", &engine.DamagedError{Name: d.Name, Level: d.Level, Extents: d.Extents})
 	}
+	below := false
 	for _, bad := range report.Bad {
 		p.talk.say("%v", &bad)
+		below = below || strings.HasPrefix(bad.Key, "levels/")
 	}
 	if report.Lost != nil {
 		for _, l := range report.Lost.Levels {
 			p.talk.with("name", l.Name, "level_number", l.Number).say("%s: its record is lost", l)
 		}
+	}
+	if report.Lost != nil || below {
 		err = withHint(err, p.recoverLine())
 	}
 	if report.Unused > 0 {

@@ -46,7 +46,7 @@ type Word string
 // What can be wrong with an image, the worst first, and what else can be said of
 // one.
 const (
-	Damaged    Word = "damaged"    // something of a level is known to be bad, or a level's record cannot be read
+	Damaged    Word = "damaged"    // something of a level is known to be bad, or a level's record or removal cannot be read
 	Missing    Word = "missing"    // it has no level
 	Old        Word = "old"        // its newest level is older than MaxAge
 	Unknown    Word = "unknown"    // it could not be looked at
@@ -383,6 +383,11 @@ func (l *look) damage(h *store.History, damaged []store.LevelDamage) {
 	}
 	slices.Sort(it.DamagedLevels)
 	it.DamagedLevels = slices.Compact(it.DamagedLevels)
+	for _, b := range h.BadRemovals {
+		if !slices.Contains(it.Problems, Damaged) {
+			l.wrong(Damaged, fmt.Sprintf("a removal is ignored: %v; backy recover puts it right", b.Err))
+		}
+	}
 }
 
 func join(numbers []store.LevelNumber) (s string) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -310,5 +311,19 @@ func TestState(t *testing.T) {
 		if got := tt.r.State(); got != tt.want {
 			t.Errorf("%+v: %s, want %s", tt.r, got, tt.want)
 		}
+	}
+}
+
+// A removal that cannot be read is no level's damage, and is told.
+func TestBadRemoval(t *testing.T) {
+	b := newBench(t)
+	b.backup("a", start, 1, nil)
+	b.backup("a", start.Add(time.Hour), 2, nil)
+	if err := b.mem.Put(t.Context(), "levels/a/1.removed", nil); err != nil {
+		t.Fatal(err)
+	}
+	got := b.look(health.Image{Name: "a"}, health.Options{})
+	if got.State != health.Damaged || got.Levels != 2 || len(got.DamagedLevels) > 0 || !strings.Contains(got.Why, "backy recover") {
+		t.Errorf("%+v", got)
 	}
 }
