@@ -129,7 +129,9 @@ func (im *image) copiedUpTo(ctx context.Context, handle string, s snapshot, list
 	})
 }
 
-// replaying reports whether the first copy is over.
+// replaying reports whether the first copy is over, as far as rbd-mirror has said
+// so. The snapshot that it copies up to comes after those of users, so that its
+// absence alone says nothing.
 func (im *image) replaying(ctx context.Context, list []snapshot) (bool, error) {
 	for _, s := range list {
 		if strings.HasPrefix(s.name, syncPoint) {
@@ -145,6 +147,6 @@ func (im *image) replaying(ctx context.Context, list []snapshot) (bool, error) {
 		if errors.Is(err, rbd.ErrNotExist) { // of one that was demoted, say, and has no peer yet
 			return true, nil
 		}
-		return here.State != rbd.MirrorImageStatusStateSyncing, err
+		return here.State == rbd.MirrorImageStatusStateReplaying, err
 	})
 }

@@ -35,8 +35,8 @@ alone. The first line is as monitoring plugins print it, with figures behind
 "|" unless it goes to a terminal; a table of the images follows, the worst
 first. What can be wrong:
 
-damaged     (critical)  something of a level is known to be bad, or packs that
-                        it needs are missing
+damaged     (critical)  something of a level is known to be bad, or packs it
+                        needs are missing
 missing     (critical)  no level of this image; of one younger than --max-age
                         that is no fault: it is "new"
 old         (critical)  the newest level is older than --max-age, or its age
