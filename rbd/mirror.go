@@ -102,7 +102,7 @@ func (im *image) refusePart(ctx context.Context, handle string, s snapshot, list
 		whole, err = im.replaying(ctx, list)
 	}
 	if err == nil && !whole {
-		err = fmt.Errorf("%s: %w, and the snapshot has not been copied whole yet: run it again once it has (rbd mirror image status)", im.spec.at(s.name), ErrNotPrimary)
+		err = fmt.Errorf("%s: %w, and the snapshot is not known to have been copied whole yet: run it again once it is (rbd mirror image status)", im.spec.at(s.name), ErrNotPrimary)
 	}
 	return err
 }

@@ -51,7 +51,7 @@ func (c *copies) follow(t *testing.T, mode string, args ...string) {
 	}
 	c.primary.Run(t, "rbd", "mirror", "image", "enable", c.image, mode)
 	c.midway("one")
-	const notWhole = `has not been copied whole yet`
+	const notWhole = `not known to have been copied whole yet`
 	c.try("while it is made", "one", map[string]cell{
 		colIncrement: {1, notWhole}, colBackup: {1, "not the primary one"}, colPool: {6, "not the primary one"},
 		colScrub: {1, "no level"}, colRestore: {1, "no level"},

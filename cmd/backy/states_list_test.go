@@ -362,6 +362,9 @@ func mirrored(mode string, demoted bool) state {
 			colIncrement: {1, "not the primary one"}, colBackup: {1, "not the primary one"}, colPool: {6, "not the primary one"},
 			colRestore: {1, "not the primary one"},
 		}
+		if mode == "journal" { // no rbd-mirror says that this one never was a copy
+			s.want[colScrub] = cell{1, "not known to have been copied whole"}
+		}
 	}
 	return s
 }
