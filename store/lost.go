@@ -262,6 +262,23 @@ func (r *Repository) endedRuns(ctx context.Context, known map[Name]*History) (ma
 	return ended, nil
 }
 
+// knownRuns are the runs that ended, and those that have claims. One that commits
+// while this looks may be in neither: its record stands then.
+func (r *Repository) knownRuns(ctx context.Context, known map[Name]*History) (map[RunID]bool, error) {
+	runs, err := r.endedRuns(ctx, known)
+	if err != nil {
+		return nil, err
+	}
+	busy, err := r.claims(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range busy {
+		runs[c.Run] = true
+	}
+	return runs, nil
+}
+
 // maxMissing bounds how many numbers of a name are told as missing: one that is
 // far off the others is not backy's.
 const maxMissing = 1000
@@ -342,19 +359,11 @@ func (r *Repository) LostLevels(ctx context.Context, known map[Name]*History) (*
 	if err != nil {
 		return nil, err
 	}
-	ended, err := r.endedRuns(ctx, known)
+	runs, err := r.knownRuns(ctx, known)
 	if err != nil {
 		return nil, err
 	}
-	busy, err := r.claims(ctx)
-	if err != nil {
-		return nil, err
-	}
-	working := map[RunID]bool{}
-	for _, c := range busy {
-		working[c.Run] = true
-	}
-	found, err := r.lostRecords(ctx, s, func(run RunID) bool { return working[run] || ended[run] })
+	found, err := r.lostRecords(ctx, s, func(run RunID) bool { return runs[run] })
 	if err != nil {
 		return nil, err
 	}

@@ -130,24 +130,17 @@ func (r *Repository) lastMapPacks(ctx context.Context, c *claim) (map[RunID]uint
 	if err != nil {
 		return nil, err
 	}
-	ended, err := r.endedRuns(ctx, nil)
+	known, err := r.knownRuns(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	busy, err := r.claims(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, other := range busy {
-		ended[other.Run] = true
-	}
-	maps.DeleteFunc(s.last, func(run RunID, _ uint32) bool { return ended[run] })
+	maps.DeleteFunc(s.last, func(run RunID, _ uint32) bool { return known[run] })
 	return s.last, nil
 }
 
 // finishLevel commits the level of a dead run if it has been about to, and returns
-// it; settled tells that the run is over. by is who does it, whose own condemned packs are no obstacle: it
-// marks again afterwards.
+// it; settled tells that the run is over. by is who does it, whose own condemned
+// packs are no obstacle: it marks again afterwards.
 //
 // Invariant: a level that comes to stand like this loses nothing to a gc. While
 // nothing stands at a run's commit key, gcs that condemn packs wait for it, and mark
